@@ -1,0 +1,1 @@
+"""The control plane: bridge membership, ARP and ND, bindings, signalling, status."""

@@ -1,0 +1,1 @@
+"""The link layer and data plane: TAP, links, handshakes, records, forwarding."""
