@@ -19,8 +19,8 @@ Transport: TypeAlias = Literal["udp", "tcp", "tls"]
 class Description(Struct, frozen=True, forbid_unknown_fields=True):
     """One side's half of an ICE negotiation (RFC 8839): what an offer or an answer carries."""
 
-    ufrag: Annotated[str, Meta(pattern="^[a-zA-Z0-9+/]{4,256}$")]
-    pwd: Annotated[str, Meta(pattern="^[a-zA-Z0-9+/]{22,256}$")]
+    ufrag: Annotated[str, Meta(pattern=r"\A[a-zA-Z0-9+/]{4,256}\Z")]
+    pwd: Annotated[str, Meta(pattern=r"\A[a-zA-Z0-9+/]{22,256}\Z")]
     candidates: Annotated[
         list[Annotated[str, Meta(max_length=MAX_CANDIDATE_LENGTH)]],
         Meta(max_length=MAX_CANDIDATES),
