@@ -1,0 +1,110 @@
+"""Classic BPF programs for the capture socket, assembled by hand: no libpcap needed.
+
+A program is a list of instructions (code, jump if true, jump if false, operand). Blocks are put
+together by nesting: ``_when(load, value, block)`` runs ``block`` when the loaded value matches,
+and goes on behind it otherwise. So no jump is ever computed by hand, and none is longer than its
+block (the limit is 255). A load beyond the end of a frame drops the frame.
+Reference: Linux Documentation/networking/filter.rst.
+"""
+
+import ctypes
+import socket
+import struct
+from collections.abc import Collection
+from typing import TypeAlias
+
+Instruction: TypeAlias = tuple[int, int, int, int]
+Block: TypeAlias = list[Instruction]
+
+_SO_ATTACH_FILTER = 26
+_PACKET_OUTGOING = 4
+_AD_PKTTYPE = 0xFFFFF000 + 4  # SKF_AD_OFF + SKF_AD_PKTTYPE
+
+_LD_W, _LD_H, _LD_B = 0x20, 0x28, 0x30  # load word, half word, byte at an absolute offset
+_JEQ, _JGT, _JGE, _JSET = 0x15, 0x25, 0x35, 0x45
+_RET = 0x06
+
+_ACCEPT: Block = [(_RET, 0, 0, 2048)]  # at most capture.SNAPLEN bytes
+_DROP: Block = [(_RET, 0, 0, 0)]
+
+_ARP, _IP6, _VLAN = 0x0806, 0x86DD, 0x8100
+_ICMP6, _FRAGMENT, _HOP_BY_HOP = 58, 44, 0
+
+
+def _load(code: int, offset: int) -> Instruction:
+    return (code, 0, 0, offset)
+
+
+def _when(load: Instruction, value: int, block: Block) -> Block:
+    return [load, (_JEQ, 0, len(block), value), *block]
+
+
+def _from(source: bytes, block: Block) -> Block:
+    """Run the block for frames from this MAC."""
+    low, high = int.from_bytes(source[2:], "big"), int.from_bytes(source[:2], "big")
+    return _when(_load(_LD_W, 8), low, _when(_load(_LD_H, 6), high, block))
+
+
+def _nd_type(offset: int, verdict: Block) -> Block:
+    """Run the block when the byte at ``offset`` is an ND message's type, 133 to 137."""
+    size = len(verdict)
+    return [_load(_LD_B, offset), (_JGE, 0, size + 1, 133), (_JGT, size, 0, 137), *verdict]
+
+
+def _nd(ip: int, verdict: Block) -> Block:
+    """Run the block for ND in the IPv6 packet at ``ip``, also behind one 8-byte header.
+
+    That may be a fragment header: ``capture.parse`` refuses and counts it.
+    """
+    behind = _when(_load(_LD_B, ip + 40), _ICMP6, _nd_type(ip + 48, verdict))
+    return [
+        *_when(_load(_LD_B, ip + 6), _ICMP6, _nd_type(ip + 40, verdict)),
+        *_when(_load(_LD_B, ip + 6), _FRAGMENT, behind),
+        *_when(_load(_LD_B, ip + 6), _HOP_BY_HOP, behind),
+    ]
+
+
+def _neighbours(verdict: Block) -> Block:
+    """Run the block for ARP and ND, untagged or with one tag in the frame."""
+    at14 = [
+        *_when(_load(_LD_H, 12), _ARP, verdict),
+        *_when(_load(_LD_H, 12), _IP6, _nd(14, verdict)),
+    ]
+    at18 = [
+        *_when(_load(_LD_H, 16), _ARP, verdict),
+        *_when(_load(_LD_H, 16), _IP6, _nd(18, verdict)),
+    ]
+    return [*at14, *_when(_load(_LD_H, 12), _VLAN, at18)]
+
+
+_OUTGOING_ONLY: Block = [
+    _load(_LD_W, _AD_PKTTYPE),
+    (_JEQ, len(_DROP), 0, _PACKET_OUTGOING),
+    *_DROP,
+]
+
+
+def resolution(muted: Collection[bytes]) -> bytes:
+    """ARP and ND, untagged or with one tag in the frame, unless from a muted MAC."""
+    silence = [step for source in muted for step in _from(source, _DROP)]
+    return _assemble([*_OUTGOING_ONLY, *silence, *_neighbours(_ACCEPT), *_DROP])
+
+
+def frames_from(sources: Collection[bytes]) -> bytes:
+    """Unicast frames from one of the MACs, except what ``resolution`` accepts."""
+    unicast_only: Block = [_load(_LD_B, 0), (_JSET, 0, len(_DROP), 1), *_DROP]
+    chosen = [step for source in sources for step in _from(source, _ACCEPT)]
+    return _assemble([*_OUTGOING_ONLY, *unicast_only, *_neighbours(_DROP), *chosen, *_DROP])
+
+
+def _assemble(program: Block) -> bytes:
+    return b"".join(struct.pack("=HBBI", *instruction) for instruction in program)
+
+
+def attach(sock: socket.socket, program: bytes) -> None:
+    """Replace the socket's filter at once. Raises OSError."""
+    buffer = ctypes.create_string_buffer(program, len(program))
+    length = len(program) // 8
+    sock.setsockopt(
+        socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HP", length, ctypes.addressof(buffer))
+    )

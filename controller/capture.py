@@ -1,0 +1,550 @@
+"""Frames to packets and back, and the socket on the TAP that sees what the bridge sends.
+
+``parse`` lets scapy dissect what passed the length checks; ``build`` packs ARP and ND by hand,
+because a local answer has less than 1 ms and scapy takes half of it to build one.
+"""
+
+import asyncio
+import ipaddress
+import socket
+import struct
+import sys
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from functools import lru_cache
+from types import ModuleType
+
+import scapy.main
+
+from controller.bpf import attach, frames_from, resolution
+from controller.errors import MalformedFrame, SystemRefusal
+from controller.model import (
+    ARP_REPLY,
+    ARP_REQUEST,
+    ND_REDIRECT,
+    ND_ROUTER_ADVERTISEMENT,
+    ND_ROUTER_SOLICITATION,
+    Arp,
+    Buildable,
+    Captured,
+    Echo,
+    HostPacket,
+    Ip,
+    Mac,
+    NeighbourAdvertisement,
+    NeighbourSolicitation,
+    Prohibited,
+    RouterMessage,
+    Vlan,
+)
+from controller.policing import Police
+
+# On import scapy loads the names of all Ethernet vendors (18 MB resident) and writes them into
+# ~/.cache/scapy. We never show a vendor, and leave nothing behind in a home directory.
+scapy.main.SCAPY_CACHE_FOLDER = None
+if "scapy.data" not in sys.modules:
+    sys.modules["scapy.libs.manuf"] = ModuleType("scapy.libs.manuf")
+    sys.modules["scapy.libs.manuf"].DATA = ""  # type: ignore[attr-defined]
+
+from scapy.error import Scapy_Exception  # noqa: E402
+from scapy.layers.inet import ICMP, IP  # noqa: E402
+from scapy.layers.inet6 import (  # noqa: E402
+    ICMPv6DestUnreach,
+    ICMPv6ND_NA,
+    ICMPv6ND_NS,
+    IPv6,
+)
+from scapy.layers.l2 import ARP  # noqa: E402
+
+# What scapy's dissectors were seen to raise on garbage, and what they plausibly can.
+_DISSECTION_FAULTS = (
+    Scapy_Exception,
+    struct.error,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    RecursionError,
+)
+
+_ETH_ARP = 0x0806
+_ETH_IP4 = 0x0800
+_ETH_IP6 = 0x86DD
+_ETH_VLAN = 0x8100
+
+_IP6_HEADER = 40
+_NEXT_ICMP6 = 58
+_EXTENSION_HEADERS = {0: "hop_by_hop", 43: "routing", 44: "fragment", 60: "destination"}
+_ND_FIRST, _ND_LAST = 133, 137
+_ND_FIXED = {133: 8, 134: 16, 135: 24, 136: 24, 137: 40}  # RFC 4861 section 4: before options
+_OPTION_SOURCE, _OPTION_TARGET, _OPTION_NONCE = 1, 2, 14
+
+_QUOTE = 512  # bytes of a refused packet that are kept
+_ICMP_ECHO_REPLY, _ICMP_ECHO_REQUEST = 0, 8
+_ICMP_ERRORS = frozenset({3, 4, 5, 11, 12})  # RFC 1122 section 3.2.2
+
+# --- frames to packets
+
+
+def parse(frame: bytes, vlan: int | None) -> Captured | None:
+    """The packet in an Ethernet frame, or None when it is not for us.
+
+    ``vlan``: the VID from the socket's auxiliary data, None without one; a tag inside the frame
+    counts too. A frame with two tags is not for us. Raises MalformedFrame, nothing else.
+    """
+    if len(frame) < 14:
+        raise MalformedFrame("ethernet_truncated")
+    eth_dst, eth_src = _mac(frame[0:6]), _mac(frame[6:12])
+    if frame[6] & 1 or not any(frame[6:12]):
+        raise MalformedFrame("ethernet_source")
+    kind = int.from_bytes(frame[12:14], "big")
+    start = 14
+    if kind == _ETH_VLAN:
+        if len(frame) < 18:
+            raise MalformedFrame("ethernet_truncated")
+        if vlan:
+            return None
+        vlan = int.from_bytes(frame[14:16], "big") & 0xFFF
+        kind = int.from_bytes(frame[16:18], "big")
+        start = 18
+    vid = vlan or 0
+    if vid == 0xFFF:
+        raise MalformedFrame("vlan_reserved")
+    body = frame[start:]
+    try:
+        if kind == _ETH_ARP:
+            return _parse_arp(body[:28], vid, eth_src, eth_dst)
+        if kind == _ETH_IP6:
+            return _parse_ip6(body, vid, eth_src, eth_dst)
+        if kind == _ETH_IP4:
+            return _parse_ip4(body, vid, eth_src, eth_dst)
+    except _DISSECTION_FAULTS as fault:
+        raise MalformedFrame("undissectable") from fault
+    return None
+
+
+def _mac(raw: bytes) -> Mac:
+    return raw.hex(":")
+
+
+def _ip(text: str) -> Ip:
+    return str(ipaddress.ip_address(text))
+
+
+# Repeated requests are equal to the byte, and the repeat is what is answered locally: it costs
+# 1 us here instead of 100. Nothing that raises is kept.
+@lru_cache(maxsize=1024)
+def _parse_arp(body: bytes, vlan: Vlan, eth_src: Mac, eth_dst: Mac) -> Arp:
+    if len(body) < 28:
+        raise MalformedFrame("arp_truncated")
+    arp = ARP(body)
+    if (arp.hwtype, arp.ptype, arp.hwlen, arp.plen) != (1, _ETH_IP4, 6, 4):
+        raise MalformedFrame("arp_format")
+    if arp.op not in (ARP_REQUEST, ARP_REPLY):
+        raise MalformedFrame("arp_operation")
+    if body[8] & 1 or not any(body[8:14]):
+        raise MalformedFrame("arp_sender_mac")
+    spa, tpa = ipaddress.IPv4Address(arp.psrc), ipaddress.IPv4Address(arp.pdst)
+    if spa.is_loopback or spa.is_multicast or spa.is_reserved:
+        raise MalformedFrame("arp_sender_ip")
+    if tpa.is_loopback or tpa.is_multicast or tpa.is_reserved or tpa.is_unspecified:
+        raise MalformedFrame("arp_target_ip")
+    return Arp(
+        op=int(arp.op),
+        sha=str(arp.hwsrc).lower(),
+        spa=str(spa),
+        tha=str(arp.hwdst).lower(),
+        tpa=str(tpa),
+        vlan=vlan,
+        eth_src=eth_src,
+        eth_dst=eth_dst,
+    )
+
+
+def _parse_ip6(body: bytes, vlan: Vlan, eth_src: Mac, eth_dst: Mac) -> Captured | None:
+    if len(body) < _IP6_HEADER or body[0] >> 4 != 6:
+        raise MalformedFrame("ip6_header")
+    end = _IP6_HEADER + int.from_bytes(body[4:6], "big")
+    next_header, kind = body[6], body[_IP6_HEADER] if len(body) > _IP6_HEADER else 0
+    if next_header in _EXTENSION_HEADERS and len(body) >= 49:
+        # RFC 6980: fragmented ND is ignored. No stack sends ND behind the others.
+        if kind == _NEXT_ICMP6 and _ND_FIRST <= body[48] <= _ND_LAST:
+            raise MalformedFrame(f"nd_{_EXTENSION_HEADERS[next_header]}")
+    elif next_header == _NEXT_ICMP6 and _ND_FIRST <= kind <= _ND_LAST:
+        if end > len(body):
+            raise MalformedFrame("nd_truncated")
+        return _parse_nd(body[:end], vlan, eth_src, eth_dst)
+    elif next_header == _NEXT_ICMP6 and kind < 128:
+        return None  # RFC 4443 section 2.4(e): no error about an error
+    source = ipaddress.IPv6Address(body[8:24])
+    target = ipaddress.IPv6Address(body[24:40])
+    if source.is_unspecified or source.is_multicast or target.is_multicast:
+        return None
+    return HostPacket(str(source), str(target), body[:_QUOTE], vlan, eth_src, eth_dst)
+
+
+@lru_cache(maxsize=512)
+def _parse_nd(body: bytes, vlan: Vlan, eth_src: Mac, eth_dst: Mac) -> Captured:
+    """RFC 4861 sections 6.1 and 7.1: what a receiver must check, in its order."""
+    kind = body[_IP6_HEADER]
+    options_at = _IP6_HEADER + _ND_FIXED[kind]
+    if len(body) < options_at:
+        raise MalformedFrame("nd_truncated")
+    # Without the options: scapy recurses into each of up to 180 that fit into a frame.
+    ip = IPv6(body[:options_at])
+    nd = ip.payload
+    if ip.hlim != 255:
+        raise MalformedFrame("nd_hop_limit")
+    if nd.code != 0:
+        raise MalformedFrame("nd_code")
+    if _checksum(body[8:40] + struct.pack(">II", len(body) - 40, _NEXT_ICMP6) + body[40:]):
+        raise MalformedFrame("nd_checksum")
+    wanted = _OPTION_TARGET if kind in (136, ND_REDIRECT) else _OPTION_SOURCE
+    lladdr, plain = _options(body[options_at:], wanted)
+    src, dst = ipaddress.IPv6Address(ip.src), ipaddress.IPv6Address(ip.dst)
+    if src.is_multicast or src.is_loopback:
+        raise MalformedFrame("nd_source")
+    if src.is_unspecified and lladdr is not None and kind in (133, 135):
+        raise MalformedFrame("nd_source")
+    addresses = (str(src), str(dst))
+    if kind in (ND_ROUTER_SOLICITATION, ND_ROUTER_ADVERTISEMENT, ND_REDIRECT):
+        if kind != ND_ROUTER_SOLICITATION and not src.is_link_local:
+            raise MalformedFrame("nd_source")
+        return RouterMessage(kind, *addresses, lladdr, vlan, eth_src, eth_dst)
+    target = ipaddress.IPv6Address(nd.tgt)
+    if target.is_multicast or target.is_unspecified or target.is_loopback:
+        raise MalformedFrame("nd_target")
+    if isinstance(nd, ICMPv6ND_NS):
+        if src.is_unspecified and not dst.packed.startswith(_SOLICITED_NODE):
+            raise MalformedFrame("nd_source")
+        options = b"" if plain else body[options_at:]
+        return NeighbourSolicitation(
+            str(target), *addresses, lladdr, vlan, eth_src, eth_dst, options
+        )
+    assert isinstance(nd, ICMPv6ND_NA)
+    if nd.S and dst.is_multicast:
+        raise MalformedFrame("nd_solicited_flag")
+    return NeighbourAdvertisement(
+        str(target), *addresses, lladdr, bool(nd.R), bool(nd.S), bool(nd.O), vlan, eth_src, eth_dst
+    )
+
+
+_SOLICITED_NODE = bytes.fromhex("ff0200000000000000000001ff")  # ff02::1:ff00:0/104
+
+
+def _options(options: bytes, wanted: int) -> tuple[Mac | None, bool]:
+    """The wanted link-layer address, and whether there is nothing but that and a nonce."""
+    lladdr: Mac | None = None
+    plain = True
+    at = 0
+    while at < len(options):
+        length = options[at + 1] * 8 if at + 1 < len(options) else 0
+        if length == 0 or at + length > len(options):
+            raise MalformedFrame("nd_option_length")
+        if options[at] == wanted:
+            if length != 8 or options[at + 2] & 1 or not any(options[at + 2 : at + 8]):
+                raise MalformedFrame("nd_option_lladdr")
+            lladdr = lladdr or _mac(options[at + 2 : at + 8])
+        elif options[at] != _OPTION_NONCE:
+            plain = False
+        at += length
+    return lladdr, plain
+
+
+def _parse_ip4(body: bytes, vlan: Vlan, eth_src: Mac, eth_dst: Mac) -> Captured | None:
+    header = (body[0] & 15) * 4 if body else 0
+    if len(body) < 20 or body[0] >> 4 != 4 or header < 20 or len(body) < header:
+        raise MalformedFrame("ip4_header")
+    end = int.from_bytes(body[2:4], "big")
+    ip = IP(body[:header])
+    src, dst = ipaddress.IPv4Address(ip.src), ipaddress.IPv4Address(ip.dst)
+    if end < header or src.is_multicast or src.is_unspecified or dst.is_multicast or ip.frag:
+        return None  # RFC 1122 section 3.2.2: no error about any of these
+    if ip.proto == 1 and len(body) >= header + 8:
+        icmp = ICMP(body[header : header + 8])
+        if icmp.type in _ICMP_ERRORS:
+            return None
+        whole = end <= len(body) and not ip.flags.MF
+        if icmp.type in (_ICMP_ECHO_REQUEST, _ICMP_ECHO_REPLY) and whole:
+            if _checksum(body[:header]) or _checksum(body[header:end]) or icmp.code:
+                raise MalformedFrame("icmp_checksum")
+            return Echo(
+                reply=icmp.type == _ICMP_ECHO_REPLY,
+                src_ip=str(src),
+                dst_ip=str(dst),
+                identifier=int(icmp.id),
+                sequence=int(icmp.seq),
+                payload=body[header + 8 : end],
+                vlan=vlan,
+                eth_src=eth_src,
+                eth_dst=eth_dst,
+            )
+    packet = body[: min(end, _QUOTE)]
+    return HostPacket(str(src), str(dst), packet, vlan, eth_src, eth_dst)
+
+
+# --- packets to frames
+
+
+def build(packet: Buildable) -> bytes:
+    """The Ethernet frame of a packet, tagged when its ``vlan`` is not 0, not padded.
+
+    Raises ValueError for a packet whose fields are not in the forms of ``controller.model``.
+    """
+    if isinstance(packet, Arp):
+        return _ethernet(packet, _ETH_ARP) + _ARP.pack(
+            *(1, _ETH_IP4, 6, 4, packet.op),
+            *(_raw_mac(packet.sha), socket.inet_aton(packet.spa)),
+            *(_raw_mac(packet.tha), socket.inet_aton(packet.tpa)),
+        )
+    if isinstance(packet, NeighbourSolicitation):
+        return _build_nd(packet, 135, 0, packet.options or _option(_OPTION_SOURCE, packet.lladdr))
+    if isinstance(packet, NeighbourAdvertisement):
+        flags = packet.router << 31 | packet.solicited << 30 | packet.override << 29
+        return _build_nd(packet, 136, flags, _option(_OPTION_TARGET, packet.lladdr))
+    if isinstance(packet, Echo):
+        kind = _ICMP_ECHO_REPLY if packet.reply else _ICMP_ECHO_REQUEST
+        icmp = ICMP(type=kind, id=packet.identifier, seq=packet.sequence)
+        body = bytes(IP(src=packet.src_ip, dst=packet.dst_ip) / icmp / packet.payload)
+        return _ethernet(packet, _ETH_IP4) + body
+    assert isinstance(packet, Prohibited)
+    if ":" in packet.src_ip:
+        error6 = ICMPv6DestUnreach(code=1) / packet.quoted[:_QUOTE]
+        body = bytes(IPv6(src=packet.src_ip, dst=packet.dst_ip, nh=_NEXT_ICMP6) / error6)
+        return _ethernet(packet, _ETH_IP6) + body
+    error4 = ICMP(type=3, code=13) / packet.quoted[:_QUOTE]
+    return _ethernet(packet, _ETH_IP4) + bytes(IP(src=packet.src_ip, dst=packet.dst_ip) / error4)
+
+
+_ARP = struct.Struct(">HHBBH6s4s6s4s")  # RFC 826
+_IP6 = struct.Struct(">IHBB16s16s")
+_ND = struct.Struct(">BBHI16s")  # RFC 4861 sections 4.3 and 4.4: type, code, checksum, flags
+
+
+def _ethernet(packet: Buildable, kind: int) -> bytes:
+    addresses = _raw_mac(packet.eth_dst) + _raw_mac(packet.eth_src)
+    if packet.vlan:
+        return addresses + struct.pack(">HHH", _ETH_VLAN, packet.vlan, kind)
+    return addresses + kind.to_bytes(2, "big")
+
+
+def _raw_mac(mac: Mac) -> bytes:
+    raw = bytes.fromhex(mac.replace(":", ""))
+    if len(raw) != 6:
+        raise ValueError(f"not a MAC: {mac}")
+    return raw
+
+
+def _option(kind: int, lladdr: Mac | None) -> bytes:
+    return bytes((kind, 1)) + _raw_mac(lladdr) if lladdr is not None else b""
+
+
+def _build_nd(
+    packet: NeighbourSolicitation | NeighbourAdvertisement, kind: int, flags: int, options: bytes
+) -> bytes:
+    src = socket.inet_pton(socket.AF_INET6, packet.src_ip)
+    dst = socket.inet_pton(socket.AF_INET6, packet.dst_ip)
+    target = socket.inet_pton(socket.AF_INET6, packet.target)
+    length = _ND.size + len(options)
+    body = _ND.pack(kind, 0, 0, flags, target) + options
+    checksum = _checksum(src + dst + struct.pack(">II", length, _NEXT_ICMP6) + body)
+    return b"".join(
+        (
+            _ethernet(packet, _ETH_IP6),
+            _IP6.pack(6 << 28, length, _NEXT_ICMP6, 255, src, dst),
+            _ND.pack(kind, 0, checksum, flags, target),
+            options,
+        )
+    )
+
+
+def _checksum(data: bytes) -> int:
+    """The Internet checksum (RFC 1071); 0 over data that holds its own right checksum."""
+    if len(data) % 2:
+        data += b"\0"
+    total: int = sum(struct.unpack(f">{len(data) // 2}H", data))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return ~total & 0xFFFF
+
+
+# --- the socket
+
+_SOL_PACKET = 263
+_PACKET_STATISTICS = 6
+_PACKET_AUXDATA = 8
+_AUXDATA = struct.Struct("=I12xH2x")  # of struct tpacket_auxdata: status, vlan_tci
+_TP_STATUS_VLAN_VALID = 1 << 4
+_ETH_P_ALL = 3
+_SO_RCVBUFFORCE = 33
+
+SNAPLEN = 2048  # bytes of a frame that the kernel hands over
+RECEIVE_BUFFER = 1 << 20  # bytes; a small frame is accounted with about 800
+READ_BUDGET = 64  # frames per wake-up
+DISSECT_BUDGET = 8  # dissections per wake-up: about 1 ms
+PAUSE = 0.004  # s without reading, after a wake-up in which all frames were refused
+MUTE = 1.0  # s for which the kernel drops the frames of a loud sender
+MAX_MUTED = 16
+MAX_GATEWAYS = 64
+
+
+class Capture:
+    """What the bridge sends into the TAP: ARP, ND, and on demand what gateways send.
+
+    ``on_packet`` is called from the event loop with each packet that is admitted and sound;
+    ``on_closed`` once, with the reason, when the TAP is gone (``close`` does not call it).
+    The TAP may go down and up. Counts ``frames_dropped.capture_policed`` (refused before a
+    dissection), ``.capture_overrun`` (dropped by the kernel, queue full), ``.REASON`` of each
+    malformed frame, and ``capture_muted`` (a loud sender left to the kernel for a second).
+    Raises SystemRefusal. Needs CAP_NET_RAW and a running loop.
+    """
+
+    def __init__(
+        self,
+        tap: str,
+        on_packet: Callable[[Captured], None],
+        on_closed: Callable[[str], None],
+        counters: Counter[str],
+    ) -> None:
+        self._tap = tap
+        self._on_packet = on_packet
+        self._on_closed = on_closed
+        self._counters = counters
+        self._loop = asyncio.get_running_loop()
+        self._muted: set[bytes] = set()
+        self._gateways: tuple[bytes, ...] = ()
+        self._police = {
+            _ETH_ARP: Police(rate=50, burst=200, total=1000, total_burst=1000),
+            _ETH_IP6: Police(rate=50, burst=200, total=1000, total_burst=1000),
+        }
+        self._gateway_police = {_ETH_IP4: Police(rate=50, burst=100, total=100, total_burst=200)}
+        self._sockets: list[socket.socket] = []
+        try:
+            self._resolution = self._open(resolution(()))
+            self._gateway = self._open(frames_from(()))
+        except OSError as error:
+            self._close()
+            raise _refusal(tap, error) from error
+        self._listen(self._resolution, self._police)
+        self._listen(self._gateway, self._gateway_police)
+
+    def watch_gateways(self, macs: frozenset[Mac]) -> None:
+        """Capture from now on every unicast IP packet that one of ``macs`` sends, no others'."""
+        self._gateways = tuple(_raw_mac(mac) for mac in sorted(macs)[:MAX_GATEWAYS])
+        with suppress(OSError):
+            attach(self._gateway, frames_from(self._gateways))
+
+    def close(self) -> None:
+        """Stop capturing. Idempotent."""
+        self._close()
+
+    def _open(self, program: bytes) -> socket.socket:
+        # Bound only after the filter is in place: nothing unfiltered ever enters the queue.
+        sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, 0)
+        self._sockets.append(sock)
+        attach(sock, program)
+        sock.setsockopt(_SOL_PACKET, _PACKET_AUXDATA, 1)
+        with suppress(PermissionError):
+            sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, RECEIVE_BUFFER)
+        sock.bind((self._tap, _ETH_P_ALL))
+        return sock
+
+    def _listen(self, sock: socket.socket, police: dict[int, Police]) -> None:
+        if sock in self._sockets:
+            self._loop.add_reader(sock.fileno(), self._readable, sock, police)
+
+    def _close(self) -> None:
+        for sock in self._sockets:
+            self._loop.remove_reader(sock.fileno())
+            sock.close()
+        self._sockets.clear()
+
+    def _readable(self, sock: socket.socket, police: dict[int, Police]) -> None:
+        """One wake-up: at most READ_BUDGET frames looked at, DISSECT_BUDGET of them dissected."""
+        dissected = 0
+        for _ in range(READ_BUDGET):
+            try:
+                frame, ancillary, _, address = sock.recvmsg(SNAPLEN, 64)
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError as error:
+                self._failed(sock, error)
+                return
+            if address[2] != socket.PACKET_OUTGOING:
+                continue
+            vlan = _vlan(ancillary)
+            if not self._admit(frame, police):
+                self._counters["frames_dropped.capture_policed"] += 1
+                continue
+            dissected += 1
+            self._dissect(frame, vlan)
+            if sock not in self._sockets or dissected == DISSECT_BUDGET:
+                return
+        self._count_overrun(sock)
+        if not dissected:
+            # Level-triggered, and nothing worth having: leave the rest to the kernel's queue.
+            self._loop.remove_reader(sock.fileno())
+            self._loop.call_later(PAUSE, self._listen, sock, police)
+
+    def _admit(self, frame: bytes, police: dict[int, Police]) -> bool:
+        kind = int.from_bytes(frame[16:18] if frame[12:14] == b"\x81\x00" else frame[12:14], "big")
+        chosen = police.get(kind) or next(iter(police.values()))
+        source = frame[6:12]
+        if chosen.admit(source, self._loop.time()):
+            return True
+        if police is self._police and chosen.loud(source):
+            self._mute(source)
+        return False
+
+    def _dissect(self, frame: bytes, vlan: int | None) -> None:
+        try:
+            packet = parse(frame, vlan)
+        except MalformedFrame as fault:
+            self._counters[f"frames_dropped.{fault.reason}"] += 1
+            return
+        if packet is not None:
+            self._on_packet(packet)
+
+    def _mute(self, source: bytes) -> None:
+        if source in self._muted or len(self._muted) >= MAX_MUTED:
+            return
+        self._counters["capture_muted"] += 1
+        self._muted.add(source)
+        attach(self._resolution, resolution(self._muted))
+        self._loop.call_later(MUTE, self._unmute, source)
+
+    def _unmute(self, source: bytes) -> None:
+        self._muted.discard(source)
+        if self._sockets:
+            attach(self._resolution, resolution(self._muted))
+
+    def _count_overrun(self, sock: socket.socket) -> None:
+        _, dropped = struct.unpack("=II", sock.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, 8))
+        self._counters["frames_dropped.capture_overrun"] += dropped
+
+    def _failed(self, sock: socket.socket, error: OSError) -> None:
+        # ENETDOWN means down or gone (packet_notifier); only the name tells. A socket whose TAP
+        # comes up again is hooked in again by the kernel.
+        if sock.getsockname()[0]:
+            return
+        self._close()
+        self._on_closed(f"the TAP {self._tap} is gone: {error.strerror}")
+
+
+def _vlan(ancillary: list[tuple[int, int, bytes]]) -> Vlan | None:
+    status: int
+    tci: int
+    for level, kind, data in ancillary:
+        if (level, kind) == (_SOL_PACKET, _PACKET_AUXDATA) and len(data) >= _AUXDATA.size:
+            status, tci = _AUXDATA.unpack_from(data)
+            return tci & 0xFFF if status & _TP_STATUS_VLAN_VALID else None
+    return None
+
+
+def _refusal(tap: str, error: OSError) -> SystemRefusal:
+    if isinstance(error, PermissionError):
+        return SystemRefusal(
+            f"capturing on {tap} is not permitted", "run as root or with CAP_NET_RAW"
+        )
+    return SystemRefusal(f"capturing on {tap} failed: {error.strerror}", "does the TAP exist?")

@@ -1,0 +1,81 @@
+"""Which captured frames may cost a dissection: fair among senders, bounded in all. Pure.
+
+A dissection costs about 100 us, a look at a source address less than 1 us. Every sender has a
+token bucket of its own, so that a loud one takes nothing from a quiet one. Senders that nobody
+has heard twice share one more bucket: a storm of invented source addresses exhausts that one, and
+neither the buckets nor the places of those that are known.
+"""
+
+from collections import OrderedDict
+
+MAX_KNOWN = 4096  # senders heard at least twice; the longest silent leaves first
+MAX_NEWCOMERS = 1024  # senders heard once
+
+LOUD_AFTER = 64  # frames refused in a row: worth a rule in the kernel
+
+
+class Bucket:
+    """A token bucket. ``refused`` counts the refusals since the last admission."""
+
+    __slots__ = ("refused", "stamp", "tokens")
+
+    def __init__(self, burst: float, now: float) -> None:
+        self.tokens = burst
+        self.stamp = now
+        self.refused = 0
+
+    def take(self, rate: float, burst: float, now: float) -> bool:
+        tokens = min(burst, self.tokens + (now - self.stamp) * rate)
+        self.stamp = now
+        if tokens < 1.0:
+            self.tokens = tokens
+            self.refused += 1
+            return False
+        self.tokens = tokens - 1.0
+        self.refused = 0
+        return True
+
+
+class Police:
+    """Admission of one kind of frame.
+
+    ``rate`` and ``burst`` (frames per second, frames) hold for each sender; ``total`` and
+    ``total_burst`` for all known senders together, and a quarter of them for all newcomers.
+    """
+
+    def __init__(self, rate: float, burst: float, total: float, total_burst: float) -> None:
+        self.rate = rate
+        self.burst = burst
+        self.total = total
+        self.total_burst = total_burst
+        self._known: OrderedDict[bytes, Bucket] = OrderedDict()
+        self._newcomers: OrderedDict[bytes, Bucket] = OrderedDict()
+        self._all_known = Bucket(total_burst, 0.0)
+        self._all_new = Bucket(total_burst / 4, 0.0)
+
+    def admit(self, source: bytes, now: float) -> bool:
+        """Whether one more frame of ``source`` (a MAC) may be dissected."""
+        bucket = self._known.get(source)
+        if bucket is not None:
+            self._known.move_to_end(source)
+            return bucket.take(self.rate, self.burst, now) and self._all_known.take(
+                self.total, self.total_burst, now
+            )
+        if not self._all_new.take(self.total / 4, self.total_burst / 4, now):
+            return False
+        bucket = self._newcomers.pop(source, None)
+        if bucket is None:
+            bucket = Bucket(self.burst, now)
+            self._newcomers[source] = bucket
+            if len(self._newcomers) > MAX_NEWCOMERS:
+                self._newcomers.popitem(last=False)
+        else:
+            self._known[source] = bucket
+            if len(self._known) > MAX_KNOWN:
+                self._known.popitem(last=False)
+        return bucket.take(self.rate, self.burst, now)
+
+    def loud(self, source: bytes) -> bool:
+        """Whether ``source`` goes on and on although it is refused."""
+        bucket = self._known.get(source)
+        return bucket is not None and bucket.refused >= LOUD_AFTER
