@@ -1,0 +1,358 @@
+"""What one value of the configuration may be: a check per kind of value.
+
+A check takes the plain value that the file holds and its ``Place`` in the file. It returns the
+value in the type that the program uses, or raises ConfigError with the place, the problem and
+the cure. Nothing here reads a file or asks the system.
+"""
+
+import ipaddress
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple, TypeVar
+from urllib.parse import urlsplit
+
+from controller.errors import ConfigError
+
+T = TypeVar("T")
+IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+MAX_INTERFACE = 15  # IFNAMSIZ - 1, in bytes
+MAX_VID = 4094  # 802.1Q: 4095 is reserved
+MAX_SHOWN = 40  # of a wrong value, in characters, in an error's one line
+
+_KINDS = {
+    bool: "a boolean",
+    str: "text",
+    int: "a whole number",
+    float: "a number with a fraction",
+    list: "a list",
+    dict: "an object",
+    type(None): "null",
+}
+_HOST_NAME = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)(\.(?!-)[A-Za-z0-9_-]{1,63}(?<!-))*\.?")
+_MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
+
+
+class Endpoint(NamedTuple):
+    """A host (name or address, without brackets) and a port."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a value stands: the file, and the way to it from the top (``turn[0].server``)."""
+
+    file: str
+    way: str = ""
+
+    def __truediv__(self, step: str | int) -> "Place":
+        """Return the place of one entry of the object or list that stands here."""
+        if isinstance(step, int):
+            return Place(self.file, f"{self.way}[{step}]")
+        key = shown(step) if step else '""'
+        return Place(self.file, f"{self.way}.{key}" if self.way else key)
+
+    def wrong(self, problem: str, cure: str) -> ConfigError:
+        """Return the error to raise about the value that stands here."""
+        return ConfigError(f"{self.file}: {self.way}" if self.way else self.file, problem, cure)
+
+
+Check = Callable[[object, Place], T]
+
+
+def shown(value: object) -> str:
+    """Return ``value`` as text that is short enough for an error message."""
+    text = value if isinstance(value, str) else kind_of(value)
+    return text if len(text) <= MAX_SHOWN else text[: MAX_SHOWN - 3] + "..."
+
+
+def kind_of(value: object) -> str:
+    """Return what people call the type of a value that came from JSON or YAML."""
+    return _KINDS.get(type(value), f"a {type(value).__name__}")
+
+
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """Return the one of ``known`` that the user probably meant by ``word``, if any is close."""
+    spelled = {entry.lower(): entry for entry in known}
+    matches = get_close_matches(word[:64].lower(), spelled, n=1)
+    return spelled[matches[0]] if matches else None
+
+
+def text(value: object, place: Place) -> str:
+    """Printable text on one line."""
+    if not isinstance(value, str):
+        cure = "put it in quotes" if isinstance(value, (bool, int, float)) else "give text"
+        raise place.wrong(f"is {kind_of(value)} where text is expected", cure)
+    if not value.strip():
+        raise place.wrong("is empty", "give it a value, or leave the key out")
+    if not value.isprintable():  # control characters, line ends, lone surrogates
+        raise place.wrong("has characters that cannot be printed", "remove them")
+    return value
+
+
+def boolean(value: object, place: Place) -> bool:
+    """JSON's ``true`` or ``false``; nothing that looks like them."""
+    if not isinstance(value, bool):
+        raise place.wrong(f"is {kind_of(value)}", "write true or false, without quotes")
+    return value
+
+
+def whole(low: int, high: int) -> Check[int]:
+    """A whole number from ``low`` to ``high``."""
+
+    def check(value: object, place: Place) -> int:
+        if isinstance(value, bool) or not isinstance(value, int):
+            cure = f"write a whole number from {low} to {high}, without quotes"
+            raise place.wrong(f"is {kind_of(value)}", cure)
+        if not low <= value <= high:
+            problem = f"{value} is out of range" if abs(value) < 10**9 else "is out of range"
+            raise place.wrong(problem, f"choose a number from {low} to {high}")
+        return value
+
+    return check
+
+
+def one_of(*words: str) -> Check[str]:
+    """One of a few words."""
+
+    def check(value: object, place: Place) -> str:
+        if value not in words:
+            guess = nearest(value, words) if isinstance(value, str) else None
+            quoted = ", ".join(f'"{word}"' for word in words)
+            cure = f'did you mean "{guess}"?' if guess else f"write one of {quoted}"
+            raise place.wrong(f"is {_quoted(value)}", cure)
+        return value
+
+    return check
+
+
+def list_of(check: Check[T], most: int) -> Check[tuple[T, ...]]:
+    """A list of up to ``most`` values of one kind."""
+
+    def check_list(value: object, place: Place) -> tuple[T, ...]:
+        if not isinstance(value, list):
+            raise place.wrong(f"is {kind_of(value)} where a list is expected", "write [ ... ]")
+        if len(value) > most:
+            raise place.wrong(f"has {len(value)} entries", f"keep it to {most}")
+        return tuple(check(entry, place / i) for i, entry in enumerate(value))
+
+    return check_list
+
+
+def fields(
+    value: object,
+    place: Place,
+    known: Mapping[str, Check[Any]],
+    required: Mapping[str, str] = MappingProxyType({}),
+) -> dict[str, Any]:
+    """An object with only the ``known`` keys, each checked, and all of the ``required`` ones.
+
+    ``required`` gives for each key an example, to show where it is missing.
+    """
+    if not isinstance(value, dict):
+        example = ", ".join(f'"{key}": {what}' for key, what in required.items())
+        cure = f"write {{{example}}}" if example else "write { ... }"
+        raise place.wrong(f"is {kind_of(value)} where an object is expected", cure)
+    for key in value:
+        if key not in known:
+            raise unknown_key(key, place, known)
+    for key, what in required.items():
+        if key not in value:
+            raise (place / key).wrong("is missing", f'add "{key}": {what}')
+    return {key: known[key](entry, place / key) for key, entry in value.items()}
+
+
+def unknown_key(key: object, place: Place, known: Iterable[str]) -> ConfigError:
+    """Return the error about a key that nobody reads, with the likeliest correction."""
+    if not isinstance(key, str):
+        return place.wrong(f"has {kind_of(key)} as a key", "put it in quotes")
+    guess = nearest(key, known)
+    cure = f'did you mean "{guess}"?' if guess else f"known keys: {', '.join(sorted(known))}"
+    return (place / key).wrong("unknown key", cure)
+
+
+def host(value: object, place: Place) -> str:
+    """A DNS name or an IP address, the latter without brackets and in its usual spelling."""
+    name = text(value, place)
+    try:
+        return str(ipaddress.ip_address(name))
+    except ValueError:
+        pass
+    looks_like_ip4 = name.replace(".", "").isdigit()
+    if looks_like_ip4 or len(name) > 253 or not _HOST_NAME.fullmatch(name):
+        raise place.wrong(f"{_quoted(name)} is not a host", "give a DNS name or an IP address")
+    return name
+
+
+def endpoint(value: object, place: Place) -> Endpoint:
+    """``host:port``, an IPv6 address in brackets: ``[2001:db8::1]:3478``."""
+    given = text(value, place)
+    cure = 'write "host:port", an IPv6 address in brackets: "[2001:db8::1]:3478"'
+    if "://" in given or re.match(r"(stuns?|turns?):", given):
+        raise place.wrong(f"{_quoted(given)} is a URL", 'write only "host:port"')
+    name, colon, port = given.rpartition(":")
+    bracketed = name.startswith("[") and name.endswith("]")
+    if not colon or not port or not name or (":" in name and not bracketed):
+        raise place.wrong(f"{_quoted(given)} is not host:port", cure)
+    if not (port.isascii() and port.isdigit() and len(port) <= 5 and 1 <= int(port) <= 65535):
+        raise place.wrong(f"port {_quoted(port)} is not a number from 1 to 65535", cure)
+    if bracketed:
+        try:
+            return Endpoint(str(ipaddress.IPv6Address(name[1:-1])), int(port))
+        except ValueError:
+            raise place.wrong(f"{_quoted(name)} is not an IPv6 address", cure) from None
+    return Endpoint(host(name, place), int(port))
+
+
+def signal_url(value: object, place: Place) -> str:
+    """A ``ws://`` or ``wss://`` URL of a rendezvous."""
+    given = text(value, place)
+    example = 'write "ws://HOST:8765" or "wss://HOST"'
+    try:
+        url = urlsplit(given)
+        name, port = url.hostname, url.port
+    except ValueError as error:  # unbalanced brackets, a port that is no number or too high
+        raise place.wrong(f"{_quoted(given)} is not a URL ({error})", example) from None
+    if url.scheme not in ("ws", "wss"):
+        problem = f'has the scheme "{shown(url.scheme)}"' if "://" in given else "has no scheme"
+        raise place.wrong(f"{_quoted(given)} {problem}", example)
+    if not name or port == 0:
+        raise place.wrong(f"{_quoted(given)} has no {'port' if name else 'host'}", example)
+    host(name, place)
+    if url.username is not None or url.password is not None:
+        raise place.wrong("the URL has a user or a password", "the network's secret is enough")
+    if url.fragment or " " in given:
+        raise place.wrong(f"{_quoted(given)} has a fragment or a space", "remove it")
+    return given
+
+
+def interface(value: object, place: Place) -> str:
+    """A network interface's name, as the kernel's dev_valid_name() and our files allow it."""
+    name = text(value, place)
+    size = len(name.encode())
+    if size > MAX_INTERFACE:
+        cure = f"choose a name of at most {MAX_INTERFACE}"
+        raise place.wrong(f"{_quoted(name)} is {size} bytes long", cure)
+    if not name.isascii() or name in (".", "..", "all", "default") or re.search(r"[\s/:%]", name):
+        cure = "use letters, digits, '.', '_' and '-'"
+        raise place.wrong(f"{_quoted(name)} is not a name for a network interface", cure)
+    return name
+
+
+def network_name(value: object, place: Place) -> str:
+    """The overlay's name. It is part of two directories' names."""
+    name = text(value, place)
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name):
+        cure = "use up to 64 letters, digits, '.', '_' and '-', the first a letter or digit"
+        raise place.wrong(f"{_quoted(name)} cannot be used in the name of a directory", cure)
+    return name
+
+
+def node_name(value: object, place: Place) -> str:
+    """A node's name for people: up to 64 bytes of printable text."""
+    name = text(value, place)
+    if len(name.encode()) > 64:
+        raise place.wrong("is longer than 64 bytes", "choose a shorter name")
+    return name
+
+
+def directory(value: object, place: Place) -> Path:
+    """An absolute path: the controller's working directory means nothing to its user."""
+    path = Path(text(value, place))
+    if not path.is_absolute():
+        raise place.wrong(f"{_quoted(str(path))} is not absolute", "start it with /")
+    return path
+
+
+def ip(value: object, place: Place) -> str:
+    """The address of one machine, IPv4 or IPv6, in its usual spelling."""
+    given = text(value, place)
+    try:
+        address = ipaddress.ip_address(given)
+    except ValueError:
+        raise place.wrong(
+            f"{_quoted(given)} is not an IP address", 'write one like "10.0.3.5" or "fd00::5"'
+        ) from None
+    _check_owned(address, place)
+    return str(address)
+
+
+def ip4(value: object, place: Place) -> ipaddress.IPv4Address:
+    """An IPv4 address that a machine can have."""
+    given = text(value, place)
+    if "/" in given:
+        raise place.wrong(f"{_quoted(given)} has a prefix length", 'put it in "ip4_mask"')
+    try:
+        address = ipaddress.IPv4Address(given)
+    except ValueError:
+        raise place.wrong(
+            f"{_quoted(given)} is not an IPv4 address", 'write one like "10.0.3.5"'
+        ) from None
+    _check_owned(address, place)
+    return address
+
+
+def ip6(value: object, place: Place) -> ipaddress.IPv6Interface:
+    """An IPv6 address that a machine can have, with its prefix length (64 if none is given)."""
+    given = text(value, place)
+    if "%" in given:
+        raise place.wrong(f"{_quoted(given)} names an interface", "leave out the % and its name")
+    try:
+        address = ipaddress.IPv6Interface(given if "/" in given else given + "/64")
+    except ValueError:
+        raise place.wrong(
+            f"{_quoted(given)} is not an IPv6 address", 'write one like "fd00::5/64"'
+        ) from None
+    _check_owned(address.ip, place)
+    return address
+
+
+def prefix(value: object, place: Place) -> IpNetwork:
+    """A network: an address with a prefix length, no bits set behind it."""
+    given = text(value, place)
+    cure = 'write one like "10.0.3.128/25"'
+    try:
+        wide = ipaddress.ip_network(given, strict=False)
+        network = ipaddress.ip_interface(given)
+    except ValueError:
+        raise place.wrong(f"{_quoted(given)} is not a network", cure) from None
+    if network.ip != wide.network_address:
+        cure = f'write "{wide}", or "{network.ip}/{network.max_prefixlen}" for one address'
+        raise place.wrong(f"{_quoted(given)} has bits set behind the prefix", cure)
+    return wide
+
+
+def mac(value: object, place: Place) -> str:
+    """A unicast MAC address, in lower case."""
+    address = text(value, place).lower().replace("-", ":")
+    if not _MAC.fullmatch(address):
+        raise place.wrong(
+            f"{_quoted(value)} is not a MAC address", 'write one like "00:16:3e:01:02:03"'
+        )
+    if int(address[:2], 16) & 1 or address == "00:00:00:00:00:00":
+        raise place.wrong(f"{_quoted(address)} belongs to no single machine", "give its own MAC")
+    return address
+
+
+def _check_owned(address: IpAddress, place: Place) -> None:
+    """Refuse what no machine on a segment can own."""
+    if address.is_unspecified or address.is_multicast or address.is_loopback:
+        raise place.wrong(f'"{address}" is no machine\'s address', "give a unicast address")
+    if isinstance(address, ipaddress.IPv6Address) and address.scope_id is not None:
+        raise place.wrong(f'"{address}" names an interface', "leave out the % and what follows")
+    if address == ipaddress.IPv4Address("255.255.255.255"):
+        raise place.wrong(f'"{address}" is the broadcast address', "give a unicast address")
+
+
+def _quoted(value: object) -> str:
+    return f'"{shown(value)}"' if isinstance(value, str) else shown(value)
