@@ -115,7 +115,7 @@ class Handshake:
         self._static = static
         self.remote_static = remote_static
         self._psk = psk
-        self._ephemeral = ephemeral or PrivateKey.generate()
+        self._ephemeral = ephemeral
         self._remote_ephemeral = b""
         self._mix_hash(prologue)
         responder = remote_static if initiator else static.public
@@ -137,6 +137,8 @@ class Handshake:
         message = b""
         for token in self._messages[self._position]:
             if token == "e":
+                # Not before: a responder must not make a key for a forged first message.
+                self._ephemeral = self._ephemeral or PrivateKey.generate()
                 message += self._ephemeral.public
                 self._mix_ephemeral(self._ephemeral.public)
             elif token == "s":
@@ -180,7 +182,8 @@ class Handshake:
         theirs = token[1 if self._initiator else 0]
         private = self._ephemeral if ours == "e" else self._static
         public = self._remote_ephemeral if theirs == "e" else self.remote_static
-        assert public is not None  # the order of tokens in PATTERNS
+        assert private is not None  # by the order of tokens in PATTERNS
+        assert public is not None
         try:
             self._mix_key(private.exchange(public))
         except CryptoError:
