@@ -1,0 +1,124 @@
+"""How much one address may ask of a public server: token buckets and admission. Pure.
+
+Time is an argument, in monotonic seconds. Nothing here grows beyond its named bound.
+"""
+
+import enum
+import ipaddress
+from collections import Counter
+from dataclasses import dataclass
+
+MAX_SOURCES = 4096  # addresses remembered by one table of buckets; the least recent is forgotten
+IPV6_SITE_BITS = 64  # one customer has at least a /64: counting single addresses counts nothing
+
+
+def source_of(host: str) -> str:
+    """Return what to count ``host`` under: the IPv4 address, or the /64 of an IPv6 address."""
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return host
+    if isinstance(address, ipaddress.IPv4Address):
+        return str(address)
+    if address.ipv4_mapped is not None:
+        return str(address.ipv4_mapped)
+    return str(ipaddress.ip_network((int(address), IPV6_SITE_BITS), strict=False))
+
+
+class Buckets:
+    """One token bucket per source: ``burst`` tokens, refilled at ``rate`` a second.
+
+    A source that was forgotten starts with a full bucket. That gives a flood from many
+    addresses no more than those addresses would have had anyway.
+    """
+
+    def __init__(self, rate: float, burst: float, *, size: int = MAX_SOURCES) -> None:
+        self.rate = rate
+        self.burst = burst
+        self._size = size
+        self._levels: dict[str, tuple[float, float]] = {}  # tokens, when; least recent first
+
+    def __len__(self) -> int:
+        return len(self._levels)
+
+    def take(self, source: str, now: float) -> bool:
+        """Take one token; False, and nothing taken, if there is none."""
+        tokens = self._tokens(source, now)
+        allowed = tokens >= 1.0
+        self._store(source, tokens - 1.0 if allowed else tokens, now)
+        return allowed
+
+    def charge(self, source: str, cost: float, now: float) -> float:
+        """Take ``cost`` tokens, into debt if need be; return the seconds until it is paid."""
+        tokens = self._tokens(source, now) - cost
+        self._store(source, tokens, now)
+        return max(0.0, -tokens / self.rate)
+
+    def _tokens(self, source: str, now: float) -> float:
+        tokens, since = self._levels.pop(source, (self.burst, now))
+        return min(self.burst, tokens + max(0.0, now - since) * self.rate)
+
+    def _store(self, source: str, tokens: float, now: float) -> None:
+        if len(self._levels) >= self._size:
+            del self._levels[next(iter(self._levels))]
+        self._levels[source] = (tokens, now)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one rendezvous will carry. Every number is a bound on what strangers can make it do."""
+
+    connections: int = 1024  # in all; each may hold QUEUE_BYTES (transport.py)
+    connections_per_address: int = 64  # many nodes may share one NAT
+    connects_per_second: float = 2.0  # per address: 120 a minute
+    connects_burst: float = 120.0  # per address: a full NAT coming back after a restart
+    tokens_per_second: float = 200.0  # per address: one for each message and one for each KiB
+    tokens_burst: float = 2000.0  # per address: one offer to each of 256 members at once
+    members: int = 256  # per network; a join is told to all of them
+    networks: int = 256  # names pinned at once
+    pin_grace: float = 600.0  # seconds that a name stays pinned without members
+
+
+class Admission(enum.Enum):
+    """What to do with a new connection."""
+
+    WELCOME = enum.auto()
+    REFUSE = enum.auto()  # say why (HTTP 429), then close
+    DROP = enum.auto()  # not worth a reply
+
+
+class Gate:
+    """Admits connections by address, and meters what arrives on them."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._open: Counter[str] = Counter()
+        self._connects = Buckets(limits.connects_per_second, limits.connects_burst)
+        self._tokens = Buckets(limits.tokens_per_second, limits.tokens_burst)
+
+    @property
+    def connections(self) -> int:
+        return self._open.total()
+
+    def enter(self, source: str, now: float) -> Admission:
+        """Count a new connection of ``source``; ``leave`` must follow unless it is DROP."""
+        limits = self._limits
+        mine = self._open[source]
+        if self.connections >= limits.connections or mine >= 2 * limits.connections_per_address:
+            if not mine:
+                del self._open[source]
+            return Admission.DROP
+        self._open[source] += 1
+        if mine >= limits.connections_per_address or not self._connects.take(source, now):
+            return Admission.REFUSE
+        return Admission.WELCOME
+
+    def leave(self, source: str) -> None:
+        """A connection of ``source`` that entered has ended."""
+        self._open[source] -= 1
+        if self._open[source] <= 0:
+            del self._open[source]
+
+    def meter(self, source: str, messages: int, size: int, now: float) -> float:
+        """Charge what was read from ``source``; return for how many seconds to stop reading."""
+        return self._tokens.charge(source, messages + size / 1024, now)
