@@ -1,4 +1,4 @@
-"""Classic BPF programs for the capture socket, assembled by hand: no libpcap needed.
+"""Classic BPF programs for the capture and netlink sockets, assembled by hand: no libpcap needed.
 
 A program is a list of instructions (code, jump if true, jump if false, operand). Blocks are put
 together by nesting: ``_when(load, value, block)`` runs ``block`` when the loaded value matches,
@@ -10,6 +10,7 @@ Reference: Linux Documentation/networking/filter.rst.
 import ctypes
 import socket
 import struct
+import sys
 from collections.abc import Collection
 from typing import TypeAlias
 
@@ -25,6 +26,7 @@ _JEQ, _JGT, _JGE, _JSET = 0x15, 0x25, 0x35, 0x45
 _RET = 0x06
 
 _ACCEPT: Block = [(_RET, 0, 0, 2048)]  # at most capture.SNAPLEN bytes
+_ACCEPT_ALL: Block = [(_RET, 0, 0, 0xFFFFFFFF)]
 _DROP: Block = [(_RET, 0, 0, 0)]
 
 _ARP, _IP6, _VLAN = 0x0806, 0x86DD, 0x8100
@@ -95,6 +97,27 @@ def frames_from(sources: Collection[bytes]) -> bytes:
     unicast_only: Block = [_load(_LD_B, 0), (_JSET, 0, len(_DROP), 1), *_DROP]
     chosen = [step for source in sources for step in _from(source, _ACCEPT)]
     return _assemble([*_OUTGOING_ONLY, *unicast_only, *_neighbours(_DROP), *chosen, *_DROP])
+
+
+def deleted_bridge_entries_only() -> bytes:
+    """For a netlink socket: of all neighbour messages only RTM_DELNEIGH about a bridge entry.
+
+    A bridge that learns a storm of addresses says so with a message each.
+    """
+    new, deleted = _native(28), _native(29)
+    about_bridge = [*_when(_load(_LD_B, 16), 7, _ACCEPT_ALL), *_DROP]  # ndm_family, AF_BRIDGE
+    return _assemble(
+        [
+            *_when(_load(_LD_H, 4), new, _DROP),
+            *_when(_load(_LD_H, 4), deleted, about_bridge),
+            *_ACCEPT_ALL,
+        ]
+    )
+
+
+def _native(value: int) -> int:
+    """What a load, which is big-endian, makes of a half word in this machine's order."""
+    return int.from_bytes(value.to_bytes(2, sys.byteorder), "big")
 
 
 def _assemble(program: Block) -> bytes:

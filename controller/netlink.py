@@ -1,0 +1,515 @@
+"""What the controller asks of the kernel about links, addresses and routes, and is told.
+
+One request costs about 1 ms of decoding in pyroute2, so the state of single links is asked for,
+never all of them, and only when ``netlink_events`` has word of a change.
+"""
+
+import errno
+import ipaddress
+from collections.abc import AsyncIterator, Collection
+from contextlib import suppress
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from types import TracebackType
+from typing import Any, TypeAlias
+
+from pyroute2 import AsyncIPRoute
+from pyroute2.netlink.exceptions import NetlinkDumpInterrupted, NetlinkError
+
+from controller import firewall
+from controller.errors import SystemRefusal
+from controller.model import Ip, Mac, Vlan
+from controller.netlink_events import GoneEntry, NetlinkEvents
+
+_IFF_UP, _IFF_LOOPBACK, _IFF_RUNNING = 0x1, 0x8, 0x40
+_SKIP_STATS = 1 << 3  # RTEXT_FILTER_SKIP_STATS
+_AF_BRIDGE = 7
+_ADDR_GEN_MODE_NONE = 1
+_PORT_STATES = ("disabled", "listening", "learning", "forwarding", "blocking")
+_MULTICAST_ROUTER_PERMANENT = 2
+_NTF_SELF, _NUD_PERMANENT = 0x02, 0x80
+_MAIN_TABLE = 254
+_SCOPES_BEYOND_LINK = frozenset({0, 200})  # universe, site
+
+# linux/if_addr.h. For IPv4 the bit of "temporary" means "secondary", which is as good as any.
+_TEMPORARY, _OPTIMISTIC, _DAD_FAILED, _DEPRECATED, _TENTATIVE = 0x01, 0x04, 0x08, 0x20, 0x40
+
+# Encapsulations: a path through one of them is a tunnel in a tunnel, or our own overlay.
+TUNNEL_KINDS = frozenset(
+    {"tun", "wireguard", "ipip", "sit", "gre", "gretap", "erspan", "ip6tnl", "ip6gre"}
+    | {"ip6gretap", "ip6erspan", "vti", "vti6", "xfrm", "vxlan", "geneve", "bareudp", "gtp"}
+)
+_STACKED_KINDS = frozenset({"vlan", "macvlan", "macvtap", "ipvlan", "macsec"})
+_DUMP_ATTEMPTS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """An interface. ``master`` and ``parent`` are interface indexes.
+
+    ``kind`` is the kernel's ("bridge", "tun", "veth", ...; "" for hardware). ``parent`` is what a
+    vlan or macvlan is stacked on, or the other end of a veth in this namespace. ``port_state`` is
+    the STP state of a bridge port, None elsewhere. ``stp``, ``forward_delay`` and ``ageing`` (s)
+    mean something for bridges only.
+    """
+
+    index: int
+    name: str
+    mac: Mac
+    mtu: int
+    up: bool
+    running: bool
+    loopback: bool
+    kind: str
+    master: int | None
+    parent: int | None
+    port_state: str | None
+    stp: bool
+    forward_delay: float
+    ageing: float
+
+
+@dataclass(frozen=True, slots=True)
+class LinkChanged:
+    """The TAP, the bridge that it is in, and the bridge of the configured name, as they are now.
+
+    None for what does not exist. A TAP without a bridge although ``configured`` exists wants to
+    be attached.
+    """
+
+    tap: Link | None
+    bridge: Link | None
+    configured: Link | None
+
+
+@dataclass(frozen=True, slots=True)
+class AddressChanged:
+    """The addresses of this host that may be candidates."""
+
+    addresses: tuple[Ip, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class BridgeAddressChanged:
+    """The addresses of the bridge that the TAP is in, link-local ones included; or none."""
+
+    addresses: frozenset[tuple[Ip, Mac]]
+
+
+@dataclass(frozen=True, slots=True)
+class RouteChanged:
+    """The default routes: family (4, 6), gateway or "", interface name."""
+
+    default: frozenset[tuple[int, Ip, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class EntriesGone:
+    """Entries of other ports of the TAP's bridge that disappeared."""
+
+    entries: tuple[GoneEntry, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class EntriesUnknown:
+    """Word from the kernel was lost. ``present`` are all entries of the bridge's other ports."""
+
+    present: frozenset[tuple[Mac, Vlan]]
+
+
+Event: TypeAlias = (
+    LinkChanged
+    | AddressChanged
+    | BridgeAddressChanged
+    | RouteChanged
+    | EntriesGone
+    | EntriesUnknown
+)
+
+
+class Netlink:
+    """An asynchronous context manager. Every method raises SystemRefusal with one line.
+
+    Changing anything needs CAP_NET_ADMIN. One ``watch`` at a time.
+    """
+
+    async def __aenter__(self) -> "Netlink":
+        self._ip = AsyncIPRoute()
+        try:
+            self._events = NetlinkEvents()
+        except OSError as error:
+            self._ip.close()
+            raise SystemRefusal(f"no netlink socket: {error.strerror}") from error
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._events.close()
+        self._ip.close()
+
+    # --- asking
+
+    async def link(self, which: str | int) -> Link | None:
+        """The interface of this name or index, None if there is none."""
+        key = {"index": which} if isinstance(which, int) else {"ifname": which}
+        try:
+            answers = await self._ip.link("get", ext_mask=_SKIP_STATS, **key)
+        except NetlinkError as error:
+            if error.code in (errno.ENODEV, errno.EINVAL, errno.ERANGE):  # or a name too long
+                return None
+            raise _refusal(f"asking for interface {which}", error) from error
+        return _link(answers[0]) if answers else None
+
+    async def bridge_addresses(self, bridge: Link) -> frozenset[tuple[Ip, Mac]]:
+        """All addresses of the bridge, link-local and tentative ones included, with its MAC."""
+        addresses = await self._addresses()
+        return frozenset((a.ip, bridge.mac) for a in addresses if a.index == bridge.index)
+
+    async def bridge_entries(self, bridge: Link) -> dict[tuple[Mac, Vlan], int]:
+        """Where the bridge learned each MAC: the index of the port. Its own MACs are left out."""
+        entries = {}
+        for entry in await self._dump("neigh", family=_AF_BRIDGE):
+            mac, master = entry.get("lladdr"), entry.get("master")
+            if master == bridge.index and mac and not entry["state"] & _NUD_PERMANENT:
+                entries[str(mac), int(entry.get("vlan") or 0)] = int(entry["ifindex"])
+        return entries
+
+    async def default_routes(self) -> frozenset[tuple[int, Ip, str]]:
+        """The default routes of the main table: family (4, 6), gateway or "", interface name."""
+        found = set()
+        for family, number in ((2, 4), (10, 6)):
+            for route in await self._dump("route", family=family, table=_MAIN_TABLE):
+                if route["dst_len"] or route.get("table") != _MAIN_TABLE or route["type"] != 1:
+                    continue
+                hops = [(route.get("oif"), route.get("gateway"))]
+                hops += [
+                    (hop.get("oif"), hop.get("gateway")) for hop in route.get("multipath") or ()
+                ]
+                found |= {(number, str(via or ""), int(oif)) for oif, via in hops if oif}
+        names = {index: await self.link(index) for _, _, index in found}
+        return frozenset(
+            (number, via, link.name) for number, via, index in found if (link := names[index])
+        )
+
+    async def host_addresses(self, tap: str, ignore: Collection[str] = ()) -> tuple[Ip, ...]:
+        """The addresses that a peer may be told, sorted: of interfaces that are up and running.
+
+        Left out: the TAP, the bridge that it is in unless a default route leaves there, what is
+        stacked on either, other tunnels, loopback, and interfaces whose name matches one of
+        ``ignore`` (shell patterns); addresses that are link-local, tentative, failed, deprecated,
+        or temporary beside a stable one of the same prefix.
+        """
+        usable: list[_Address] = []
+        overlay = await self._overlay(tap)
+        links: dict[int, Link | None] = {}
+        for address in await self._addresses():
+            if address.scope not in _SCOPES_BEYOND_LINK or address.unusable:
+                continue
+            if address.index not in links:
+                links[address.index] = await self.link(address.index)
+            link = links[address.index]
+            if link is not None and await self._leads_outside(link, overlay, ignore):
+                usable.append(address)
+        stable = {a.network for a in usable if not a.temporary}
+        chosen = {a.ip for a in usable if not (a.temporary and a.network in stable)}
+        return tuple(sorted(chosen, key=lambda ip: (":" in ip, ipaddress.ip_address(ip).packed)))
+
+    async def goes_through(self, address: Ip, tap: str) -> bool:
+        """Whether packets to ``address`` would leave by the overlay: the TAP or its bridge.
+
+        A bridge that holds a default route does not count.
+        """
+        try:
+            routes = await self._ip.route("get", dst=address)
+        except NetlinkError:
+            return False  # unreachable: not through the overlay either
+        overlay = await self._overlay(tap)
+        return any(route.get("oif") in overlay for route in routes)
+
+    async def bridge_nf_drops(self, bridge: Link) -> str | None:
+        """One line with its cure if this host's firewall drops bridged traffic, else None."""
+        return await firewall.drops_bridged(bridge.name)
+
+    async def _overlay(self, tap: str) -> frozenset[int]:
+        """The interfaces behind which the overlay is: the TAP and its bridge, see above."""
+        link = await self.link(tap)
+        if link is None:
+            return frozenset()
+        if link.master is None:
+            return frozenset({link.index})
+        bridge = await self.link(link.master)
+        outside = {name for _, _, name in await self.default_routes()}
+        if bridge is None or bridge.name in outside:
+            return frozenset({link.index})
+        return frozenset({link.index, bridge.index})
+
+    async def _leads_outside(
+        self, link: Link, overlay: frozenset[int], ignore: Collection[str]
+    ) -> bool:
+        if not (link.up and link.running) or link.loopback or link.kind in TUNNEL_KINDS:
+            return False
+        if link.index in overlay or any(fnmatchcase(link.name, name) for name in ignore):
+            return False
+        if link.parent is None:
+            return True
+        parent = await self.link(link.parent)
+        if parent is None:
+            return True
+        # A host may give itself an address on the bridge with a vlan, or with a veth whose other
+        # end is a port.
+        if link.kind in _STACKED_KINDS:
+            return await self._leads_outside(parent, overlay, ignore)
+        return not (link.kind == "veth" and parent.master in overlay)
+
+    async def _addresses(self) -> list["_Address"]:
+        return [_address(message) for message in await self._dump("addr")]
+
+    async def _dump(self, what: str, **filters: int) -> list[Any]:
+        for attempt in range(_DUMP_ATTEMPTS):
+            try:
+                return [m async for m in await getattr(self._ip, what)("dump", **filters)]
+            except NetlinkDumpInterrupted:  # it changed meanwhile: what came is incomplete
+                if attempt == _DUMP_ATTEMPTS - 1:
+                    raise SystemRefusal(f"the {what} table changes too fast to be read") from None
+            except NetlinkError as error:
+                raise _refusal(f"reading the {what} table", error) from error
+        raise AssertionError("unreachable")
+
+    # --- changing
+
+    async def attach(self, tap: str, bridge: str) -> Link:
+        """Make the TAP a port of the bridge and bring it up; the TAP as it is then.
+
+        The bridge keeps its MTU, because the TAP takes it before it enters, and its MAC: a bridge
+        that nobody gave one takes the lowest of its ports', and is given back what it had. Does
+        nothing that is done already.
+        """
+        target = await self.link(bridge)
+        if target is None:
+            raise SystemRefusal(f"there is no bridge {bridge}", "create it, or correct `bridge`")
+        if target.kind != "bridge":
+            raise SystemRefusal(
+                f"{bridge} is not a Linux bridge but {target.kind or 'hardware'}",
+                "name a bridge in `bridge`",
+            )
+        port = await self._tap(tap)
+        await self.silence(tap)
+        if port.master != target.index:
+            await self._set(port, "setting the MTU of", mtu=target.mtu)
+            await self._set(port, f"attaching to {bridge}", master=target.index)
+        await self.become_multicast_router(tap)
+        await self._set(port, "bringing up", state="up")
+        after = await self.link(target.index)
+        if after is not None and after.mac != target.mac:
+            await self._set(after, "keeping the MAC of", address=target.mac)
+        return await self._tap(tap)
+
+    async def detach(self, tap: str) -> None:
+        """Take the TAP out of its bridge, if it is in one."""
+        link = await self.link(tap)
+        if link is not None and link.master is not None:
+            await self._set(link, "detaching", master=0)
+
+    async def silence(self, tap: str) -> None:
+        """No IPv6 address of its own: the TAP emits no DAD, router solicitation or MLD."""
+        link = await self._tap(tap)
+        mode = {"attrs": [["IFLA_INET6_ADDR_GEN_MODE", _ADDR_GEN_MODE_NONE]]}
+        with suppress(SystemRefusal):  # a kernel without IPv6 emits nothing of the kind
+            await self._set(link, "silencing", IFLA_AF_SPEC={"attrs": [["AF_INET6", mode]]})
+
+    async def become_multicast_router(self, tap: str) -> None:
+        """Get all multicast from the bridge: a snooping one knows no listeners behind the TAP."""
+        link = await self._tap(tap)
+        with suppress(NetlinkError):  # a kernel without snooping floods it anyway
+            await self._ip.brport(
+                "set", index=link.index, multicast_router=_MULTICAST_ROUTER_PERMANENT
+            )
+
+    async def set_mac(self, tap: str, mac: Mac) -> None:
+        await self._set(await self._tap(tap), "setting the MAC of", address=mac)
+
+    async def set_mtu(self, tap: str, mtu: int) -> None:
+        await self._set(await self._tap(tap), "setting the MTU of", mtu=mtu)
+
+    async def set_up(self, tap: str, up: bool = True) -> None:
+        state = "up" if up else "down"
+        await self._set(await self._tap(tap), f"setting {state}", state=state)
+
+    async def set_addresses(self, tap: str, wanted: Collection[str]) -> bool:
+        """Give the TAP these addresses ("172.16.0.1/24"); False, and none, while it is a port."""
+        link = await self._tap(tap)
+        is_port = link.master is not None
+        current = {a.interface for a in await self._addresses() if a.index == link.index}
+        target = set() if is_port else {str(ipaddress.ip_interface(w)) for w in wanted}
+        for gone in current - target:
+            if ipaddress.ip_interface(gone).is_link_local and not is_port:
+                continue
+            with suppress(NetlinkError):  # the kernel was faster
+                await self._change_address("del", link, gone)
+        for new in target - current:
+            try:
+                await self._change_address("replace", link, new)
+            except NetlinkError as error:
+                raise _refusal(f"putting {new} on {tap}", error) from error
+        return not is_port
+
+    async def _change_address(self, command: str, link: Link, address: str) -> None:
+        ip, _, length = address.partition("/")
+        await self._ip.addr(command, index=link.index, address=ip, prefixlen=int(length))
+
+    async def _tap(self, name: str) -> Link:
+        link = await self.link(name)
+        if link is None:
+            raise SystemRefusal(f"there is no interface {name}")
+        return link
+
+    async def _set(self, link: Link, doing: str, **attributes: Any) -> None:
+        try:
+            await self._ip.link("set", index=link.index, **attributes)
+        except NetlinkError as error:
+            raise _refusal(f"{doing} {link.name}", error) from error
+
+    # --- being told
+
+    async def watch(
+        self, tap: str, bridge: str | None = None, ignore: Collection[str] = ()
+    ) -> AsyncIterator[Event]:
+        """The state now, as events, and then every change of it, about 0.1 s after the kernel's.
+
+        ``bridge`` is the configured name. Entries that disappear are told at once. The TAP's MTU
+        is made to follow its bridge's.
+        """
+        told: dict[type, Event] = {}
+        self._events.mark()
+        while True:
+            gone, changed, lost = await self._events.wait()
+            links = told.get(LinkChanged)
+            home = links.bridge if isinstance(links, LinkChanged) else None
+            port = links.tap if isinstance(links, LinkChanged) else None
+            if home is not None and port is not None:
+                mine = [g for g in gone if g.bridge == home.index and g.port != port.index]
+                if mine:
+                    yield EntriesGone(tuple(mine))
+            if not changed:
+                continue
+            for event in await self._state(tap, bridge, ignore, lost):
+                if told.get(type(event)) != event:
+                    told[type(event)] = event
+                    yield event
+            links = told[LinkChanged]
+            if lost and isinstance(links, LinkChanged) and links.bridge and links.tap:
+                entries = await self.bridge_entries(links.bridge)
+                yield EntriesUnknown(
+                    frozenset(key for key, at in entries.items() if at != links.tap.index)
+                )
+
+    async def _state(
+        self, tap: str, bridge: str | None, ignore: Collection[str], lost: bool
+    ) -> list[Event]:
+        link = await self.link(tap)
+        home = await self.link(link.master) if link is not None and link.master else None
+        configured = await self.link(bridge) if bridge is not None else None
+        if link is not None and home is not None:
+            with suppress(SystemRefusal):  # one of them is just going away: there will be word
+                link = await self._follow_mtu(link, home, lost)
+        events: list[Event] = [LinkChanged(link, home, configured)]
+        there = await self.bridge_addresses(home) if home is not None else frozenset()
+        events.append(BridgeAddressChanged(there))
+        events.append(AddressChanged(await self.host_addresses(tap, ignore)))
+        events.append(RouteChanged(await self.default_routes()))
+        return events
+
+    async def _follow_mtu(self, tap: Link, bridge: Link, lost: bool) -> Link:
+        """The MTU of the bridge, or of its smallest other port while only the TAP limits it."""
+        known = self._events.port_mtus
+        if lost or bridge.index not in known:
+            known.clear()
+            known[bridge.index] = {}
+            for message in await self._dump("link", master=bridge.index):
+                known[bridge.index][message["index"]] = message.get("mtu")
+        others = [mtu for port, mtu in known[bridge.index].items() if port != tap.index]
+        wanted = max(bridge.mtu, min(others, default=bridge.mtu))
+        if tap.mtu == wanted:
+            return tap
+        await self.set_mtu(tap.name, wanted)
+        return await self._tap(tap.name)
+
+
+@dataclass(frozen=True, slots=True)
+class _Address:
+    index: int
+    ip: Ip
+    length: int
+    scope: int
+    flags: int
+
+    @property
+    def interface(self) -> str:
+        return f"{self.ip}/{self.length}"
+
+    @property
+    def network(self) -> tuple[int, str]:
+        network = ipaddress.ip_interface(self.interface).network
+        return self.index, str(network)
+
+    @property
+    def temporary(self) -> bool:
+        return ":" in self.ip and bool(self.flags & _TEMPORARY)
+
+    @property
+    def unusable(self) -> bool:
+        bad = _DAD_FAILED | _DEPRECATED | _TENTATIVE
+        return bool(self.flags & bad) and not self.flags & _OPTIMISTIC
+
+
+def _address(message: Any) -> _Address:
+    # IFA_ADDRESS is the far end on point-to-point interfaces; IFA_LOCAL, where present, is ours.
+    text = message.get("local") or message.get("address")
+    flags = message.get(("flags",))
+    return _Address(
+        index=int(message["index"]),
+        ip=str(ipaddress.ip_address(text)),
+        length=int(message["prefixlen"]),
+        scope=int(message["scope"]),
+        flags=int(message["flags"] if flags is None else flags),
+    )
+
+
+def _link(message: Any) -> Link:
+    flags = int(message["flags"])
+    state = message.get(("linkinfo", "slave_data", "state"))
+    is_port = message.get(("linkinfo", "slave_kind")) == "bridge"
+    elsewhere = message.get("link_netnsid") is not None
+    parent = message.get("link")
+    kind = str(message.get(("linkinfo", "kind")) or "")
+
+    def bridge_value(name: str) -> int:
+        value = message.get(("linkinfo", "data", name)) if kind == "bridge" else 0
+        return int(value or 0)
+
+    return Link(
+        index=int(message["index"]),
+        name=str(message.get("ifname")),
+        mac=str(message.get("address") or ""),
+        mtu=int(message.get("mtu") or 0),
+        up=bool(flags & _IFF_UP),
+        running=bool(flags & _IFF_RUNNING),
+        loopback=bool(flags & _IFF_LOOPBACK),
+        kind=kind,
+        master=message.get("master") or None,
+        parent=None if elsewhere else parent or None,
+        port_state=_PORT_STATES[state] if is_port and state in range(5) else None,
+        stp=bool(bridge_value("br_stp_state")),
+        forward_delay=bridge_value("br_forward_delay") / 100,
+        ageing=bridge_value("br_ageing_time") / 100,
+    )
+
+
+def _refusal(doing: str, error: NetlinkError) -> SystemRefusal:
+    if error.code in (errno.EPERM, errno.EACCES):
+        return SystemRefusal(f"{doing} is not permitted", "run as root or with CAP_NET_ADMIN")
+    return SystemRefusal(f"{doing} failed: {error.args[-1]}")
