@@ -73,10 +73,10 @@ class Limits:
     connects_per_second: float = 2.0  # per address: 120 a minute
     connects_burst: float = 120.0  # per address: a full NAT coming back after a restart
     tokens_per_second: float = 200.0  # per address: one for each message and one for each KiB
-    tokens_burst: float = 2000.0  # per address: one offer to each of 256 members at once
+    tokens_burst: float = 1000.0  # per address: an offer to each of 255 members; under QUEUE_BYTES
     members: int = 256  # per network; a join is told to all of them
     networks: int = 256  # names pinned at once
-    pin_grace: float = 600.0  # seconds that a name stays pinned without members
+    pin_grace: float = 120.0  # seconds that a name stays pinned while its members are away
 
 
 class Admission(enum.Enum):
