@@ -8,12 +8,13 @@ comes out as ``DecodeError`` and nothing else.
 from typing import Any, TypeVar
 
 import msgspec
-from msgspec import UNSET, Meta, Struct, UnsetType, field
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType, field
 
 __all__ = [
     "UNSET",
     "DecodeError",
     "Meta",
+    "Raw",
     "Struct",
     "UnsetType",
     "convert",

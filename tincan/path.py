@@ -10,7 +10,7 @@ from typing import Annotated, Literal, Protocol, TypeAlias
 from tincan.codec import Meta, Struct
 from tincan.udp import Address, UdpSocket
 
-MAX_CANDIDATES = 32  # in one description, ours or a peer's
+MAX_CANDIDATES = 24  # in one description, ours or a peer's
 MAX_CANDIDATE_LENGTH = 256  # characters of one SDP candidate attribute
 
 Transport: TypeAlias = Literal["udp", "tcp", "tls"]

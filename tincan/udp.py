@@ -9,7 +9,7 @@ import errno
 import socket
 import struct
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from tincan.errors import SystemRefusal
 
@@ -32,13 +32,14 @@ class UdpSocket:
     """One non-blocking UDP socket.
 
     ``on_stun`` gets every datagram that is STUN (demultiplexed per segment, cookie and lengths
-    checked). ``on_channel`` is set on the socket of a TURN allocation and gets ChannelData that
-    belongs to no known path. Nothing else of what arrives is handed out: it is records.
+    checked). ``on_channel`` is set on the socket of a TURN allocation and gets the STUN that came
+    inside ChannelData, with the channel's number. All else that arrives is records.
     """
 
     def __init__(self, host: str, port: int = 0, *, gso: bool = True, gro: bool = True) -> None:
         self.family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self.on_stun: Callable[[bytes, Address], None] | None = None
+        self.on_channel: Callable[[bytes, int], None] | None = None
         self.segment_offload = gso
         self.receive_offload = False
         self.sock = socket.socket(self.family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
@@ -52,7 +53,10 @@ class UdpSocket:
         self.address: Address = (name[0], name[1])
 
     def _set_options(self, gro: bool) -> None:
-        for force, plain in ((SO_RCVBUFFORCE, socket.SO_RCVBUF), (SO_SNDBUFFORCE, socket.SO_SNDBUF)):
+        for force, plain in (
+            (SO_RCVBUFFORCE, socket.SO_RCVBUF),
+            (SO_SNDBUFFORCE, socket.SO_SNDBUF),
+        ):
             try:
                 self.sock.setsockopt(socket.SOL_SOCKET, force, SOCKET_BUFFER)
             except PermissionError:
@@ -80,7 +84,9 @@ class UdpSocket:
         At most MAX_SEGMENTS datagrams and MAX_BATCH bytes. Raise OSError; EIO means that the
         device cannot checksum segments: the caller turns ``segment_offload`` off.
         """
-        self.sock.sendmsg(parts, ((socket.SOL_UDP, UDP_SEGMENT, struct.pack("=H", size)),), 0, address)
+        self.sock.sendmsg(
+            parts, ((socket.SOL_UDP, UDP_SEGMENT, struct.pack("=H", size)),), 0, address
+        )
 
     def close(self) -> None:
         self.sock.close()
@@ -97,7 +103,3 @@ def segment_size(ancillary: list[tuple[int, int, bytes]], received: int) -> int:
 def is_refusal_of_offload(error: OSError) -> bool:
     """Whether ``error`` says that this device or kernel cannot segment for us."""
     return error.errno in (errno.EIO, errno.EINVAL, errno.ENOPROTOOPT)
-
-
-def no_stun(_data: bytes, _address: Any) -> None:
-    """The reaction to STUN when nobody negotiates on a socket: none."""

@@ -1,0 +1,489 @@
+"""tincan's composition root: the TAP, the links, the table, and the controller's wishes.
+
+It lives as long as a controller wants it, and ORPHANED_FOR longer: a controller that crashed or
+is being upgraded finds everything running when it returns.
+"""
+
+import asyncio
+import functools
+import ipaddress
+import logging
+import logging.handlers
+import os
+import random
+import signal
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any, Final
+
+from tincan import api
+from tincan.crypto import PrivateKey
+from tincan.errors import ApiError, SystemRefusal
+from tincan.forwarding import LOCAL, Local
+from tincan.frame import Kind, NeverForward
+from tincan.ice import IceAgent
+from tincan.link import Link
+from tincan.negotiation import Negotiation
+from tincan.path import Description, TurnServer
+from tincan.policy import Policy
+from tincan.pump import Pump
+from tincan.server import ApiServer, Handler
+from tincan.session import Session
+from tincan.tap import Offloads, Tap, open_tap
+from tincan.udp import UdpSocket
+from tincan.wire import VNET_SIZE
+
+logger = logging.getLogger(__name__)
+
+VERSION: Final = "0.1.0"
+ORPHANED_FOR: Final = 900.0  # s without a controller before we give up
+HOUSEKEEPING: Final = 0.25  # s; also how finely attachment is noticed
+MAX_LINKS: Final = 1024
+LOG_SIZE: Final = 1 << 20
+CLAIM_INTERVAL: Final = 0.5  # s between two mac_claimed events about one MAC
+MAX_CLAIMS: Final = 1024
+
+
+class Tincan:
+    """One overlay's data plane."""
+
+    def __init__(self, run_dir: Path, tasks: asyncio.TaskGroup) -> None:
+        self.counters: Counter[str] = Counter()
+        self.finished = asyncio.Event()
+        self._tasks = tasks
+        self._loop = asyncio.get_running_loop()
+        self._policy: Policy[Link] = Policy(self.counters, self._claimed)
+        self._tap: Tap | None = None
+        self._pump: Pump | None = None
+        self._links: dict[str, Link] = {}
+        self._identity: api.Identity | None = None
+        self._private: PrivateKey | None = None
+        self._local: list[str] = []
+        self._refused: list[ipaddress.IPv4Network | ipaddress.IPv6Network] = []
+        self._last_heartbeat = self._loop.time()
+        self._capturing = False
+        self._claims: dict[tuple[bytes, int], float] = {}
+        methods: dict[str, tuple[type[Any] | None, Handler]] = {
+            "hello": (api.Hello, self._hello),
+            "open_tap": (api.OpenTap, self._open_tap),
+            "heartbeat": (api.Heartbeat, self._heartbeat),
+            "set_identity": (api.Identity, self._set_identity),
+            "set_addresses": (api.Addresses, self._set_addresses),
+            "set_never_forward": (api.NeverForwardSet, self._set_never_forward),
+            "pin": (api.Pins, self._pin),
+            "unpin": (api.Pins, self._unpin),
+            "create_link": (api.NewLink, self._create_link),
+            "answer_link": (api.Offered, self._answer_link),
+            "connect_link": (api.Offered, self._connect_link),
+            "remove_link": (api.PeerName, self._remove_link),
+            "query_link_stats": (api.Page, self._query_link_stats),
+            "query_fdb": (api.Page, self._query_fdb),
+            "query_counters": (None, self._query_counters),
+            "inject": (api.Frame, self._inject),
+            "icc": (api.Icc, self._icc),
+            "set_logging": (api.Logging, self._set_logging),
+            "shutdown": (None, self._shutdown),
+        }
+        self._server = ApiServer(
+            run_dir / api.SOCKET_NAME, methods, tasks, gone=self._controller_gone
+        )
+
+    # -- the controller
+
+    async def _hello(self, _: api.Hello) -> tuple[api.Welcome, None]:
+        node = self._private.public.hex() if self._private is not None else None
+        tap = self._tap_info() if self._tap is not None else None
+        return api.Welcome(api.API_VERSION, VERSION, os.getpid(), node, tap), None
+
+    async def _heartbeat(self, beat: api.Heartbeat) -> tuple[None, None]:
+        self._last_heartbeat = self._loop.time()
+        self._capturing = beat.capture
+        self._note_attachment()
+        return None, None
+
+    def _controller_gone(self) -> None:
+        self._capturing = False
+        self._note_attachment()
+
+    def _note_attachment(self) -> None:
+        now = self._loop.time()
+        attached = self._capturing and now - self._last_heartbeat < api.ATTACHED_FOR
+        if attached == self._policy.attached:
+            return
+        logger.info("controller %s", "attached" if attached else "gone; forwarding goes on")
+        self._policy.set_attached(attached)
+        for link in self._links.values():
+            link.announce_attached(now)
+
+    async def housekeeping(self) -> None:
+        """Notice time passing: attachment, ageing, an orphan's end."""
+        while not self.finished.is_set():
+            await asyncio.sleep(HOUSEKEEPING)
+            now = self._loop.time()
+            self._note_attachment()
+            self._policy.table.age(now)
+            if now - self._last_heartbeat > ORPHANED_FOR:
+                logger.warning("no controller for %d s: giving everything back", ORPHANED_FOR)
+                self.finished.set()
+
+    async def _set_logging(self, wish: api.Logging) -> tuple[None, None]:
+        logging.getLogger().setLevel(wish.level)
+        return None, None
+
+    async def _shutdown(self, _: None) -> tuple[None, None]:
+        self.finished.set()
+        return None, None
+
+    async def close(self) -> None:
+        """Say goodbye to every peer and give everything back."""
+        async with asyncio.TaskGroup() as closing:
+            for link in self._links.values():
+                closing.create_task(link.close())
+        self._links.clear()
+        if self._pump is not None:
+            self._pump.stop()
+        if self._tap is not None:
+            self._tap.close()
+        self._server.close()
+
+    # -- the TAP
+
+    async def _open_tap(self, wish: api.OpenTap) -> tuple[api.TapInfo, int]:
+        if self._tap is None:
+            offloads = Offloads(wish.vnet_hdr, wish.tso, wish.uso)
+            tap = open_tap(wish.name, bytes.fromhex(wish.mac.replace(":", "")), offloads)
+            self._tap = tap
+            self._pump = Pump(tap, self._policy, self.counters)
+            self._pump.start()
+        elif self._tap.name != wish.name:
+            raise ApiError(api.REFUSED, f"this tincan already has TAP {self._tap.name}")
+        return self._tap_info(), self._tap.fd
+
+    def _tap_info(self) -> api.TapInfo:
+        tap = self._tap
+        assert tap is not None
+        return api.TapInfo(
+            tap.name, tap.mac.hex(":"), tap.offloads.vnet_hdr, tap.offloads.tso, tap.offloads.uso
+        )
+
+    async def _inject(self, wish: api.Frame) -> tuple[None, None]:
+        if self._pump is None:
+            raise ApiError(api.REFUSED, "no TAP is open")
+        self._pump.ingress.deliver(memoryview(bytes(VNET_SIZE) + wish.frame))
+        self.counters["frames_injected"] += 1
+        return None, None
+
+    # -- configuration
+
+    async def _set_identity(self, wish: api.Identity) -> tuple[None, None]:
+        private = PrivateKey.from_bytes(bytes.fromhex(wish.private_key))
+        if self._private is not None and self._private.public != private.public:
+            raise ApiError(api.REFUSED, "this tincan runs under another node key")
+        self._private = private
+        self._identity = wish
+        return None, None
+
+    async def _set_addresses(self, wish: api.Addresses) -> tuple[None, None]:
+        self._local = wish.local
+        try:
+            self._refused = [ipaddress.ip_network(each, strict=False) for each in wish.refused]
+        except ValueError as error:
+            raise ApiError(api.INVALID_PARAMS, str(error)) from None
+        for link in self._links.values():
+            link.addresses_changed(self._local)
+        return None, None
+
+    def _refuse(self, address: str) -> bool:
+        """Whether a remote candidate's address must not be used: it leads into the overlay."""
+        try:
+            remote = ipaddress.ip_address(address)
+        except ValueError:
+            return True
+        return any(remote in network for network in self._refused)
+
+    async def _set_never_forward(self, wish: api.NeverForwardSet) -> tuple[None, None]:
+        kinds = {
+            kind
+            for kind, on in (
+                (Kind.DHCP, wish.dhcp),
+                (Kind.ROUTER, wish.router),
+                (Kind.CONTROL, wish.link_control),
+            )
+            if on
+        }
+        try:
+            addresses = frozenset(ipaddress.ip_address(ip).packed for ip in wish.ips)
+        except ValueError as error:
+            raise ApiError(api.INVALID_PARAMS, str(error)) from None
+        self._policy.set_never(
+            NeverForward(frozenset(map(_mac, wish.macs)), addresses, frozenset(kinds))
+        )
+        return None, None
+
+    # -- the table
+
+    async def _pin(self, wish: api.Pins) -> tuple[None, None]:
+        now = self._loop.time()
+        if wish.replace:
+            self._policy.table.flush_pins()
+        for entry in wish.entries:
+            port: Link | Local = LOCAL
+            if entry.at is not None:
+                port = self._link(entry.at)
+            if not self._policy.table.pin(_mac(entry.mac), entry.vlan, port, now):
+                raise ApiError(api.REFUSED, "the table of pinned addresses is full")
+        return None, None
+
+    async def _unpin(self, wish: api.Pins) -> tuple[None, None]:
+        for entry in wish.entries:
+            self._policy.table.unpin(_mac(entry.mac), entry.vlan)
+        return None, None
+
+    async def _query_fdb(self, page: api.Page) -> tuple[api.FdbPage, None]:
+        now = self._loop.time()
+        entries = [
+            api.FdbInfo(
+                e.mac.hex(":"),
+                e.vlan,
+                None if isinstance(e.port, Local) else e.port.peer,
+                round(now - e.seen, 1),
+                e.pinned,
+            )
+            for e in list(self._policy.table)[page.cursor : page.cursor + api.PAGE + 1]
+        ]
+        following = page.cursor + api.PAGE if len(entries) > api.PAGE else None
+        return api.FdbPage(entries[: api.PAGE], following), None
+
+    def _claimed(self, mac: bytes, vlan: int, port: Link | Local) -> None:
+        now = self._loop.time()
+        if now - self._claims.get((mac, vlan), float("-inf")) < CLAIM_INTERVAL:
+            return
+        if len(self._claims) >= MAX_CLAIMS:
+            self._claims.clear()
+        self._claims[mac, vlan] = now
+        at = None if isinstance(port, Local) else port.peer
+        self._emit(api.MacClaimed(mac.hex(":"), vlan, at))
+
+    # -- links
+
+    def _link(self, peer: str) -> Link:
+        """Return the link to ``peer``, made now if it is new."""
+        link = self._links.get(peer)
+        if link is not None:
+            return link
+        if self._private is None or self._identity is None or self._pump is None:
+            raise ApiError(api.REFUSED, "set_identity and open_tap come first")
+        if len(self._links) >= MAX_LINKS:
+            raise ApiError(api.REFUSED, f"{MAX_LINKS} links are the most")
+        elected = self._private.public.hex() < peer
+        link = Link(
+            peer,
+            elected=elected,
+            events=self,
+            counters=self.counters,
+            attached=lambda: self._policy.attached,
+            clock=self._loop.time,
+        )
+        link.session = Session(
+            private=self._private,
+            peer=bytes.fromhex(peer),
+            psk=bytes.fromhex(self._identity.psk),
+            network_id=bytes.fromhex(self._identity.network_id),
+            initiator=elected,
+            payload=b"",
+            new_index=self._new_index,
+            owner=link,
+            on_keys=functools.partial(self._keys_changed, link),
+            jitter=random.random,
+            wall=time.time,
+        )
+        self._links[peer] = link
+        self._policy.links.append(link)
+        self._policy.changed()
+        return link
+
+    def _new_index(self) -> int:
+        assert self._pump is not None
+        while True:
+            index = random.getrandbits(32)
+            if index and index not in self._pump.ingress.keys:
+                return index
+
+    def _keys_changed(self, link: Link) -> None:
+        assert self._pump is not None
+        keys = self._pump.ingress.keys
+        for index in [i for i, key in keys.items() if key.owner is link]:
+            del keys[index]
+        keys.update(link.session.opening)
+
+    def _negotiate(self, link: Link, number: int) -> Negotiation:
+        identity, pump = self._identity, self._pump
+        assert identity is not None
+        assert pump is not None
+        negotiation = Negotiation(
+            number,
+            link,
+            pump,
+            lambda host, port: UdpSocket(host, port, gso=identity.gso, gro=identity.gro),
+        )
+        negotiation.agent = IceAgent(
+            controlling=link.elected,
+            sockets=negotiation,
+            stun=[(entry.host, entry.port) for entry in identity.stun],
+            turn=[
+                TurnServer(t.host, t.port, t.user, t.password, t.transport) for t in identity.turn
+            ],
+            addresses=lambda: self._local,
+            refuse=self._refuse,
+            on_data=functools.partial(self._stream_data, negotiation),
+            on_path=functools.partial(link.path_changed, negotiation),
+        )
+        link.begin(negotiation)
+        return negotiation
+
+    def _stream_data(self, negotiation: Negotiation, datagram: bytes) -> None:
+        source = negotiation.source()
+        if source is not None and self._pump is not None:
+            self._pump.ingress.relayed(source, datagram, self._loop.time())
+
+    async def _gather(self, negotiation: Negotiation) -> Description:
+        assert negotiation.agent is not None
+        return await negotiation.agent.gather()
+
+    async def _create_link(self, wish: api.NewLink) -> tuple[api.Offer, None]:
+        negotiation = self._negotiate(self._link(wish.peer), wish.number)
+        return api.Offer(await self._gather(negotiation)), None
+
+    async def _answer_link(self, wish: api.Offered) -> tuple[api.Offer, None]:
+        link = self._link(wish.peer)
+        negotiation = self._negotiate(link, wish.number)
+        answer = await self._gather(negotiation)
+        self._tasks.create_task(link.connect(negotiation, wish.description))
+        return api.Offer(answer), None
+
+    async def _connect_link(self, wish: api.Offered) -> tuple[None, None]:
+        link = self._link(wish.peer)
+        negotiation = link.pending.get(wish.number)
+        if negotiation is None:
+            raise ApiError(api.REFUSED, f"no negotiation {wish.number} is open")
+        self._tasks.create_task(link.connect(negotiation, wish.description))
+        return None, None
+
+    async def _remove_link(self, wish: api.PeerName) -> tuple[None, None]:
+        link = self._links.pop(wish.peer, None)
+        if link is not None:
+            self._policy.remove(link)
+            await link.close()
+            assert self._pump is not None
+            for index in list(link.session.opening):
+                self._pump.ingress.keys.pop(index, None)
+        return None, None
+
+    async def _query_link_stats(self, page: api.Page) -> tuple[api.LinkPage, None]:
+        links = list(self._links.values())
+        following = page.cursor + api.PAGE if page.cursor + api.PAGE < len(links) else None
+        infos = [_link_info(link) for link in links[page.cursor : page.cursor + api.PAGE]]
+        return api.LinkPage(infos, following), None
+
+    async def _query_counters(self, _: None) -> tuple[dict[str, int], None]:
+        return dict(self.counters), None
+
+    async def _icc(self, wish: api.Icc) -> tuple[None, None]:
+        now = self._loop.time()
+        for link in self._links.values():
+            if wish.peer is not None and link.peer != wish.peer:
+                continue
+            if not link.send_icc(wish.channel, wish.payload, now) and wish.peer is not None:
+                self.counters["icc_dropped.link_down"] += 1
+        return None, None
+
+    # -- what links tell
+
+    def _emit(self, event: api.Event) -> None:
+        self._server.notify(api.EVENT_NAMES[type(event)], event)
+
+    def link_connected(self, link: Link) -> None:
+        path = link.path
+        assert path is not None
+        logger.info(
+            "link to %.8s up: %s to %s by %s", link.peer, path.local, path.remote, path.peer_address
+        )
+        self._emit(api.LinkConnected(link.peer))
+
+    def link_disconnected(self, link: Link, reason: str) -> None:
+        logger.info("link to %.8s down: %s", link.peer, reason)
+        self._emit(api.LinkDisconnected(link.peer, reason))
+
+    def link_wanted(self, link: Link, reason: str) -> None:
+        self._emit(api.LinkWanted(link.peer, reason))
+
+    def link_changed(self, link: Link) -> None:
+        self._policy.changed()
+
+    def icc(self, link: Link, channel: int, payload: bytes) -> None:
+        self._emit(api.IccReceived(link.peer, channel, payload))
+
+
+def _mac(text: str) -> bytes:
+    return bytes.fromhex(text.replace(":", ""))
+
+
+def _link_info(link: Link) -> api.LinkInfo:
+    path = link.path
+    info = None
+    if path is not None:
+        host, port = path.peer_address
+        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        relay = None
+        if path.local == "relay":
+            relay = f"{path.address[0]}:{path.address[1]}"
+        info = api.PathInfo(path.local, path.remote, address, relay)
+    return api.LinkInfo(
+        peer=link.peer,
+        state=link.state.value,
+        path=info,
+        rtt_ms=None if link.rtt is None else round(link.rtt * 1000, 3),
+        pmtu=link.mtu,
+        tx_bytes=link.tx_bytes,
+        rx_bytes=link.rx_bytes,
+        tx_frames=link.tx_frames,
+        rx_frames=link.rx_frames,
+        tx_records=link.tx_records,
+        tx_datagrams=link.tx_datagrams,
+        attended=link.attended,
+        negotiating=bool(link.pending),
+    )
+
+
+async def _serve(run_dir: Path) -> None:
+    loop = asyncio.get_running_loop()
+    async with asyncio.TaskGroup() as tasks:
+        tincan = Tincan(run_dir, tasks)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, tincan.finished.set)
+        keeper = tasks.create_task(tincan.housekeeping())
+        await tincan.finished.wait()
+        keeper.cancel()
+        await tincan.close()
+
+
+def run(run_dir: Path, level: str) -> int:
+    """Serve until told to stop; return the exit status. Logs to ``run_dir/tincan.log``.
+
+    No pipe is held: standard input and outputs are the null device, so that the death of
+    whoever started us cannot kill us.
+    """
+    handler = logging.handlers.RotatingFileHandler(
+        run_dir / "tincan.log", maxBytes=LOG_SIZE, backupCount=1
+    )
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+    logging.basicConfig(level=level, handlers=[handler])
+    status = 0
+    try:
+        asyncio.run(_serve(run_dir))
+    except* SystemRefusal as group:
+        for error in group.exceptions:
+            logger.error("%s", error)
+        status = 1
+    return status

@@ -1,0 +1,151 @@
+"""What an Ethernet frame is, as far as forwarding must know: destination, source, VLAN, kind.
+
+Offsets are those of IEEE 802.3 with at most one 802.1Q tag, RFC 826, RFC 791, RFC 8200.
+A frame here is a memoryview or bytes that starts at the destination MAC.
+"""
+
+import struct
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Final, TypeAlias
+
+Frame: TypeAlias = bytes | bytearray | memoryview
+
+MAC_SIZE: Final = 6
+ETHERNET_SIZE: Final = 14
+TYPES: Final = frozenset({0x8100, 0x88A8})
+IPV4: Final = 0x0800
+ARP: Final = 0x0806
+IPV6: Final = 0x86DD
+UDP: Final = 17
+ICMPV6: Final = 58
+DHCP_PORTS: Final = frozenset({67, 68})
+DHCP6_PORTS: Final = frozenset({546, 547})
+ROUTER_SOLICITATION: Final = 133
+ROUTER_ADVERTISEMENT: Final = 134
+NEIGHBOUR_SOLICITATION: Final = 135
+NEIGHBOUR_ADVERTISEMENT: Final = 136
+REDIRECT: Final = 137
+CONTROL_PREFIX: Final = b"\x01\x80\xc2\x00\x00"  # 802.1D table 7-10: -00 to -0f stay on their link
+BROADCAST: Final = b"\xff" * 6
+
+_U16 = struct.Struct(">H")
+_PORTS = struct.Struct(">HH")
+
+
+class Kind(Enum):
+    """What to do with a frame depends on this first."""
+
+    PLAIN = "plain"
+    NEIGHBOUR = "neighbour"  # ARP or ND of a kind that the controller speaks for while attached
+    REACHABILITY = "reachability"  # a unicast ARP request or solicitation: for the owner itself
+    DHCP = "dhcp"
+    ROUTER = "router"  # router solicitation, advertisement, redirect
+    CONTROL = "link_control"  # 01:80:c2:00:00:0x
+    GATEWAY = "gateway"  # from, to or about a gateway that more than one host has
+    MALFORMED = "malformed_frame"
+
+
+@dataclass(frozen=True, slots=True)
+class NeverForward:
+    """What stays on its host, whoever asks (DESIGN: the never-forward set)."""
+
+    macs: frozenset[bytes] = frozenset()  # 6 bytes each
+    addresses: frozenset[bytes] = frozenset()  # 4 or 16 bytes each
+    kinds: frozenset[Kind] = field(
+        default=frozenset({Kind.DHCP, Kind.ROUTER, Kind.CONTROL, Kind.GATEWAY, Kind.MALFORMED})
+    )
+
+
+def is_group(frame: Frame) -> bool:
+    """Whether the destination is broadcast or multicast."""
+    return bool(frame[0] & 1)
+
+
+def vlan_and_type(frame: Frame) -> tuple[int, int, int]:
+    """Return (VID or 0, EtherType, offset of the payload)."""
+    kind = _U16.unpack_from(frame, 12)[0]
+    if kind in TYPES and len(frame) >= 18:
+        tag, inner = _PORTS.unpack_from(frame, 14)
+        return tag & 0x0FFF, inner, 18
+    return 0, kind, ETHERNET_SIZE
+
+
+def classify(frame: Frame, never: NeverForward) -> Kind:
+    """Return the kind of ``frame``. Never raises, whatever the bytes are."""
+    if len(frame) < ETHERNET_SIZE:
+        return Kind.MALFORMED
+    destination, source = bytes(frame[:6]), bytes(frame[6:12])
+    if source[0] & 1:
+        return Kind.MALFORMED
+    if destination[:5] == CONTROL_PREFIX and destination[5] < 0x10:
+        return Kind.CONTROL
+    if destination in never.macs or source in never.macs:
+        return Kind.GATEWAY
+    _, kind, start = vlan_and_type(frame)
+    if kind == ARP:
+        return _classify_arp(frame, start, never)
+    if kind == IPV4:
+        return _classify_ipv4(frame, start)
+    if kind == IPV6:
+        return _classify_ipv6(frame, start, never)
+    return Kind.PLAIN
+
+
+def _classify_arp(frame: Frame, start: int, never: NeverForward) -> Kind:
+    if len(frame) < start + 28:
+        return Kind.MALFORMED
+    if (
+        bytes(frame[start + 14 : start + 18]) in never.addresses
+        or bytes(frame[start + 24 : start + 28]) in never.addresses
+    ):
+        return Kind.GATEWAY
+    request = _U16.unpack_from(frame, start + 6)[0] == 1
+    return Kind.REACHABILITY if request and not is_group(frame) else Kind.NEIGHBOUR
+
+
+def _classify_ipv4(frame: Frame, start: int) -> Kind:
+    if len(frame) < start + 20:
+        return Kind.MALFORMED
+    if frame[start + 9] != UDP:
+        return Kind.PLAIN
+    fragment = _U16.unpack_from(frame, start + 6)[0] & 0x1FFF
+    ports = start + (frame[start] & 0x0F) * 4
+    if fragment or len(frame) < ports + 4:
+        return Kind.PLAIN
+    sender, target = _PORTS.unpack_from(frame, ports)
+    return Kind.DHCP if sender in DHCP_PORTS and target in DHCP_PORTS else Kind.PLAIN
+
+
+def _classify_ipv6(frame: Frame, start: int, never: NeverForward) -> Kind:
+    if len(frame) < start + 40:
+        return Kind.MALFORMED
+    following = frame[start + 6]
+    payload = start + 40
+    # Extension headers before ND are not sent by any stack (RFC 6980 forbids fragments), but a
+    # router advertisement behind one must not slip through: step over those of known length.
+    for _ in range(8):
+        if following not in (0, 43, 60) or len(frame) < payload + 8:
+            break
+        following, payload = frame[payload], payload + 8 + frame[payload + 1] * 8
+    if following == 44:  # fragment header: RFC 6980, ND never travels in fragments
+        return Kind.ROUTER if len(frame) > payload and frame[payload] == ICMPV6 else Kind.PLAIN
+    if following == UDP and len(frame) >= payload + 4:
+        sender, target = _PORTS.unpack_from(frame, payload)
+        return Kind.DHCP if sender in DHCP6_PORTS and target in DHCP6_PORTS else Kind.PLAIN
+    if following != ICMPV6 or len(frame) <= payload:
+        return Kind.PLAIN
+    message = frame[payload]
+    if message in (ROUTER_SOLICITATION, ROUTER_ADVERTISEMENT, REDIRECT):
+        return Kind.ROUTER
+    if message not in (NEIGHBOUR_SOLICITATION, NEIGHBOUR_ADVERTISEMENT):
+        return Kind.PLAIN
+    if len(frame) < payload + 24:
+        return Kind.MALFORMED
+    if (
+        bytes(frame[payload + 8 : payload + 24]) in never.addresses
+        or bytes(frame[start + 8 : start + 24]) in never.addresses
+    ):
+        return Kind.GATEWAY
+    solicitation = message == NEIGHBOUR_SOLICITATION
+    return Kind.REACHABILITY if solicitation and not is_group(frame) else Kind.NEIGHBOUR

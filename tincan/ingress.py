@@ -1,0 +1,399 @@
+"""From the sockets to the TAP: batches land in a scatter list, records are opened in place.
+
+A *source* is one of our sockets and what it takes to read it well: the slot size seen last, and
+the batch that a record's next batch must continue. On the common path a record's datagrams come
+in order, in one batch or two, all of one size: nothing is copied. Everything else (other sizes,
+gaps, mixtures with STUN, relays that interleave) is flattened and taken apart datagram by
+datagram: correct, slower, bounded.
+"""
+
+import socket
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from tincan.crypto import AuthenticationFailed
+from tincan.forwarding import Entry
+from tincan.frame import ETHERNET_SIZE
+from tincan.landing import FIRST_SLOT, MIN_SLOT, Landing, flatten
+from tincan.packing import CHANNEL_SIZE
+from tincan.policy import REMEMBERED_TYPES, SUSPECTS, Policy, looks_suspect
+from tincan.reassembly import Reassembly
+from tincan.session import OpeningKey
+from tincan.stun import is_stun
+from tincan.tap import Tap
+from tincan.udp import Address, UdpSocket, segment_size
+from tincan.wire import (
+    HANDSHAKE_INIT,
+    HANDSHAKE_RESPONSE,
+    HEADER,
+    HEADER_SIZE,
+    ITEM,
+    ITEM_SIZE,
+    LENGTH_MASK,
+    RECORD,
+    TAG_SIZE,
+    VERSION,
+    VNET_SIZE,
+    ZERO_NONCE,
+    Item,
+)
+
+if TYPE_CHECKING:
+    from tincan.link import Link
+    from tincan.negotiation import Negotiation
+
+RECEIVE_BUDGET: Final = 32  # batches per wake-up of one socket
+ANCILLARY_SIZE: Final = socket.CMSG_SPACE(4)
+MAX_FLOWS: Final = 8192
+PEEK: Final = 36  # bytes past the protocol that looks_suspect may read
+MIN_FRAME_ITEM: Final = VNET_SIZE + ETHERNET_SIZE
+
+_INDICES: Final = bytes(range(256))
+_ZEROS: Final = bytes(256)
+
+
+@dataclass(slots=True, eq=False)
+class Source:
+    """A socket that is read. ``have`` fragments of a record wait in ``held`` for their rest."""
+
+    sock: UdpSocket
+    link: "Link"
+    negotiation: "Negotiation"
+    lead: int = 0  # or CHANNEL_SIZE when a TURN server speaks here
+    slot: int = FIRST_SLOT
+    held: Landing | None = None
+    have: int = 0
+    header: bytes = b""  # of the record in ``held``, index 0
+
+
+class Flow(NamedTuple):
+    """A remembered admission."""
+
+    source: Entry["Link"] | None
+    protocol: int
+
+
+class Ingress:
+    """Opens records and writes frames. ``keys`` maps our receiver indices to keys."""
+
+    def __init__(self, tap: Tap, policy: Policy["Link"], counters: Counter[str]) -> None:
+        self.keys: dict[int, OpeningKey] = {}
+        self._write: Callable[[memoryview], int | None] = tap.write
+        self._vnet_hdr = tap.offloads.vnet_hdr
+        self._policy = policy
+        self._counters = counters
+        self._reassembly = Reassembly(counters)
+        self._spare = [Landing()]
+        self._flows: dict[tuple[Link, bytes], Flow] = {}
+        self._generation = -1
+
+    def wake(self, source: Source, now: float) -> None:
+        """Take what waits at a socket, at most RECEIVE_BUDGET batches."""
+        if source.sock.on_channel is not None:
+            source.lead = CHANNEL_SIZE
+        receive = source.sock.sock.recvmsg_into
+        for _ in range(RECEIVE_BUDGET):
+            landing = source.held or self._spare[-1]
+            parts = landing.scatter(source.slot, source.lead, source.have)
+            try:
+                size, ancillary, _, address = receive(parts, ANCILLARY_SIZE)
+            except BlockingIOError:
+                return
+            except OSError:
+                # Pending errors of earlier sends (ICMP) surface here; the socket goes on.
+                self._counters["socket_errors"] += 1
+                return
+            if size:
+                self._batch(
+                    source, landing, parts, size, segment_size(ancillary, size), address, now
+                )
+            if source.sock.fileno() < 0:
+                return  # the negotiation that owned it ended meanwhile
+
+    # -- batches
+
+    def _batch(
+        self,
+        source: Source,
+        landing: Landing,
+        parts: list[memoryview],
+        size: int,
+        segment: int,
+        address: Address,
+        now: float,
+    ) -> None:
+        lead, slot, first = source.lead, source.slot, source.have
+        stride = lead + HEADER_SIZE
+        full = slot + stride
+        if size > stride and (segment == full or size <= full) and segment <= full:
+            here = -(-size // full) if segment == full else 1
+            at = first * stride
+            head = bytes(landing.headers[at + lead : at + stride])
+            kind, index, count, version, _, _ = HEADER.unpack(head)
+            if (
+                kind == RECORD
+                and version == VERSION
+                and index == first
+                and first + here <= count
+                and (here == 1 or _uniform(landing.headers, at, here, lead, first))
+                and (first == 0 or head[2:] == source.header[2:])
+                and (not lead or landing.headers[at] & 0xC0 == 0x40)
+            ):
+                length = size - here * stride
+                if first + here == count:
+                    source.held, source.have = None, 0
+                    header = head if first == 0 else source.header
+                    self._open(source, landing.body, first * slot + length, header, address, now)
+                    if first:
+                        self._spare.append(landing)
+                    return
+                if length == here * slot:
+                    if first == 0:
+                        source.held, source.header = landing, head
+                        self._take(landing)
+                    source.have = first + here
+                    return
+        self._scattered(source, landing, parts, size, segment, address, now)
+
+    def _take(self, landing: Landing) -> None:
+        """Keep ``landing`` for a source; have another one ready."""
+        self._spare.remove(landing)
+        if not self._spare:
+            self._spare.append(Landing())
+
+    def _scattered(
+        self,
+        source: Source,
+        landing: Landing,
+        parts: list[memoryview],
+        size: int,
+        segment: int,
+        address: Address,
+        now: float,
+    ) -> None:
+        """Take a batch apart that is not the next part of one record."""
+        self._counters["batches_flattened"] += 1
+        flat = flatten(parts, size)
+        if source.held is not None:
+            self._release(source, landing, now)
+        for start in range(0, size, segment):
+            self._datagram(source, flat[start : start + segment], address, now)
+
+    def _release(self, source: Source, landing: Landing, now: float) -> None:
+        """Hand the fragments that a source holds to reassembly: their rest did not come next."""
+        _, _, count, _, receiver, counter = HEADER.unpack(source.header)
+        for i in range(source.have):
+            body = bytes(landing.body[i * source.slot : (i + 1) * source.slot])
+            self._fragment(source, source.header, (receiver, counter), i, count, body, None, now)
+        source.held, source.have = None, 0
+        self._spare.append(landing)
+
+    def _datagram(self, source: Source, datagram: bytes, address: Address, now: float) -> None:
+        """Demultiplex one datagram by its first byte (RFC 7983)."""
+        first = datagram[0] if datagram else 0
+        if first < 4:
+            if is_stun(datagram) and source.sock.on_stun is not None:
+                source.sock.on_stun(datagram, (address[0], address[1]))
+            else:
+                self._counters["datagrams_dropped.not_stun"] += 1
+        elif first & 0xC0 == 0x40 and source.lead:
+            self._channel_data(source, datagram, address, now)
+        elif len(datagram) < HEADER_SIZE + TAG_SIZE:
+            self._counters["datagrams_dropped.truncated"] += 1
+        elif first == RECORD:
+            self._record_fragment(source, datagram, address, now)
+        elif first in (HANDSHAKE_INIT, HANDSHAKE_RESPONSE):
+            source.link.handshake(datagram, source, address, now)
+        else:
+            self._counters["datagrams_dropped.unknown_type"] += 1
+
+    def _channel_data(self, source: Source, datagram: bytes, address: Address, now: float) -> None:
+        """Unwrap TURN ChannelData: what is inside may be STUN or ours."""
+        if len(datagram) < CHANNEL_SIZE:
+            self._counters["datagrams_dropped.truncated"] += 1
+            return
+        length = int.from_bytes(datagram[2:4], "big")
+        inner = datagram[CHANNEL_SIZE : CHANNEL_SIZE + length]
+        if len(inner) != length:
+            self._counters["datagrams_dropped.truncated"] += 1
+        elif inner and inner[0] < 4:
+            if is_stun(inner) and source.sock.on_channel is not None:
+                source.sock.on_channel(inner, int.from_bytes(datagram[:2], "big"))
+            else:
+                self._counters["datagrams_dropped.not_stun"] += 1
+        elif inner and inner[0] & 0x80:
+            self._datagram(source, inner, address, now)
+        else:
+            self._counters["datagrams_dropped.unknown_type"] += 1
+
+    def relayed(self, source: Source, datagram: bytes, now: float) -> None:
+        """Take a datagram that came through a relay over a stream."""
+        self._datagram(source, datagram, source.sock.address, now)
+
+    def _record_fragment(
+        self, source: Source, datagram: bytes, address: Address, now: float
+    ) -> None:
+        _, index, count, version, receiver, counter = HEADER.unpack_from(datagram)
+        if version != VERSION or not count:
+            self._counters["datagrams_dropped.version"] += 1
+            return
+        body = datagram[HEADER_SIZE:]
+        header = datagram[:1] + b"\0" + datagram[2:HEADER_SIZE]
+        if count > 1 and index < count - 1:
+            source.slot = max(len(body), MIN_SLOT)  # the next batch should fit
+        self._fragment(source, header, (receiver, counter), index, count, body, address, now)
+
+    def _fragment(
+        self,
+        source: Source,
+        header: bytes,
+        key: tuple[int, int],
+        index: int,
+        count: int,
+        body: bytes,
+        address: Address | None,
+        now: float,
+    ) -> None:
+        opening = self.keys.get(key[0])
+        if opening is None:
+            self._counters["datagrams_dropped.unknown_receiver"] += 1
+            return
+        if not opening.window.check(key[1]):
+            self._counters["datagrams_dropped.replayed"] += 1
+            return
+        whole = body if count == 1 else self._reassembly.add(key, index, count, body, now)
+        if whole is not None:
+            if count > 1:
+                self._counters["records_reassembled"] += 1
+            buffer = memoryview(bytearray(whole))
+            self._open(source, buffer, len(whole), header, address, now)
+
+    # -- records
+
+    def _open(
+        self,
+        source: Source,
+        body: memoryview,
+        length: int,
+        header: bytes,
+        address: Address | None,
+        now: float,
+    ) -> None:
+        """Decrypt the record in ``body[:length]`` where it is and act on its items."""
+        _, _, _, _, receiver, counter = HEADER.unpack(header)
+        key = self.keys.get(receiver)
+        if key is None:
+            self._counters["datagrams_dropped.unknown_receiver"] += 1
+            return
+        if length <= TAG_SIZE:
+            self._counters["datagrams_dropped.truncated"] += 1
+            return
+        if not key.window.check(counter):
+            self._counters["records_dropped.replayed"] += 1
+            return
+        end = length - TAG_SIZE
+        try:
+            key.aead.decrypt_into(ZERO_NONCE + header[8:], body[:length], header, body[:end])
+        except AuthenticationFailed:
+            self._counters["records_dropped.forged"] += 1
+            return
+        if not key.window.commit(counter):
+            self._counters["records_dropped.replayed"] += 1
+            return
+        link: Link = key.owner  # type: ignore[assignment]
+        link.authenticated(key, source, address, length, now)
+        self._items(link, source, body, end, now)
+
+    def _items(self, link: "Link", source: Source, body: memoryview, end: int, now: float) -> None:
+        flows = self._flows
+        if self._generation != self._policy.generation:
+            flows.clear()
+            self._generation = self._policy.generation
+        at = 0
+        while at + ITEM_SIZE <= end:
+            word = ITEM.unpack_from(body, at)[0]
+            at += ITEM_SIZE
+            size = word & LENGTH_MASK
+            after = at + size
+            if after > end:
+                self._counters["records_dropped.malformed"] += 1
+                return
+            if word >> 28 == Item.FRAME:
+                if size < MIN_FRAME_ITEM:
+                    self._counters["frames_dropped.malformed_frame_from_peer"] += 1
+                else:
+                    self._frame(link, body, at, after, flows, now)
+            elif word >> 28 == Item.PADDING:
+                return
+            else:
+                link.control(word >> 28, bytes(body[at:after]), source, now)
+            at = after
+
+    def _frame(
+        self,
+        link: "Link",
+        body: memoryview,
+        at: int,
+        after: int,
+        flows: dict[tuple["Link", bytes], Flow],
+        now: float,
+    ) -> None:
+        start = at + VNET_SIZE
+        key = (link, bytes(body[start : start + ETHERNET_SIZE]))
+        flow = flows.get(key)
+        if (
+            flow is None
+            or after - start <= flow.protocol + PEEK
+            or (
+                body[start + flow.protocol] in SUSPECTS
+                and looks_suspect(body, start, flow.protocol)
+            )
+        ):
+            admitted = self._policy.admit(link, body[start:after], now)
+            if admitted is None:
+                return
+            if admitted.remember:
+                if len(flows) >= MAX_FLOWS:
+                    flows.clear()
+                protocol = REMEMBERED_TYPES[int.from_bytes(key[1][12:], "big")]
+                flows[key] = Flow(admitted.source, protocol)
+        elif flow.source is not None:
+            flow.source.seen = now
+        link.rx_frames += 1
+        self.deliver(body[at:after])
+
+    def deliver(self, item: memoryview) -> None:
+        """Write a frame (virtio header first) to the TAP."""
+        if not self._vnet_hdr:
+            self._deliver_plain(item)
+            return
+        try:
+            written = self._write(item)
+        except OSError as error:
+            # EIO: the TAP is down. EINVAL: the kernel refused the virtio header.
+            reason = "tap_down" if error.errno == 5 else "tap_refused"
+            self._counters[f"frames_dropped.{reason}"] += 1
+            return
+        if written is None:
+            self._counters["frames_dropped.tap_full"] += 1
+
+    def _deliver_plain(self, item: memoryview) -> None:
+        """Segment for a TAP that has no virtio header."""
+        from tincan.segment import segment
+
+        raise NotImplementedError(segment)
+
+
+def _uniform(headers: bytearray, at: int, here: int, lead: int, first: int) -> bool:
+    """Whether ``here`` headers from byte ``at`` on are one record's, in order from ``first``."""
+    stride = lead + HEADER_SIZE
+    run = headers[at : at + here * stride]
+    if run[lead + 1 :: stride] != _INDICES[first : first + here]:
+        return False
+    run[lead + 1 :: stride] = _ZEROS[:here]
+    if lead:
+        run[2::stride] = _ZEROS[:here]  # ChannelData lengths: the last datagram may be shorter
+        run[3::stride] = _ZEROS[:here]
+    return run == run[:stride] * here

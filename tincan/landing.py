@@ -1,0 +1,59 @@
+"""Where received batches land: a scatter list of header and body slots, so that the bodies of a
+record lie contiguous and are decrypted where they are, without a copy.
+
+    scatter  [header 0][body 0][header 1][body 1] ...     as the datagrams arrive in one batch
+    headers  [header 0][header 1] ...                     one small bytearray
+    body     [body 0][body 1] ...                         the record's ciphertext
+
+This works when every datagram (but the last) of a batch has the size the slots were cut for; the
+size seen last is a good guess. A batch of another size lies across the slots and is flattened.
+"""
+
+from typing import Final
+
+from tincan.udp import MAX_BATCH
+from tincan.wire import HEADER_SIZE, MAX_RECORD
+
+MIN_SLOT: Final = 512  # bytes of body; smaller ones would need too many slots for one batch
+FIRST_SLOT: Final = 1500 - 28 - HEADER_SIZE  # before anything arrived: the usual path
+BODY_SIZE: Final = MAX_RECORD + MAX_BATCH  # a record's worth, then one more batch
+MAX_LISTS: Final = 16
+
+
+class Landing:
+    """Buffers for one batch, or for the batches of one record that spans several."""
+
+    __slots__ = ("_lists", "body", "headers")
+
+    def __init__(self) -> None:
+        self.headers = bytearray((HEADER_SIZE + 4) * (BODY_SIZE // MIN_SLOT + 1))
+        self.body = memoryview(bytearray(BODY_SIZE))
+        self._lists: dict[tuple[int, int, int], list[memoryview]] = {}
+
+    def scatter(self, slot: int, lead: int, first: int = 0) -> list[memoryview]:
+        """Return the list for one batch: bodies of ``slot`` bytes, headers of ``lead`` + 16.
+
+        ``first`` is the slot where it starts: those before it hold the record's earlier batch.
+        """
+        parts = self._lists.get((slot, lead, first))
+        if parts is not None:
+            return parts
+        if len(self._lists) >= MAX_LISTS:
+            self._lists.clear()
+        stride = lead + HEADER_SIZE
+        heads = memoryview(self.headers)
+        parts = []
+        for i in range(first, min(BODY_SIZE // slot, first + MAX_BATCH // (slot + stride) + 1)):
+            parts += (heads[i * stride : (i + 1) * stride], self.body[i * slot : (i + 1) * slot])
+        self._lists[slot, lead, first] = parts
+        return parts
+
+
+def flatten(parts: list[memoryview], size: int) -> bytes:
+    """Return the first ``size`` bytes that lie scattered over ``parts``."""
+    needed = 0
+    for count, part in enumerate(parts, 1):  # noqa: B007
+        needed += len(part)
+        if needed >= size:
+            break
+    return b"".join(parts[:count])[:size]

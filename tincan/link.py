@@ -1,0 +1,508 @@
+"""One peer: its keys, its path, its health, and the record that is being packed for it.
+
+    CONNECTING --probe crossed--> CONNECTED --6.5 s of silence--> LOST --any record--> CONNECTED
+
+Paths come from negotiations. A new negotiation never disturbs the running path: when ICE has
+found a pair, the elected side runs a handshake over it, and both sides move over when a probe
+has crossed it; the old one lingers for what is still in flight.
+"""
+
+import asyncio
+from collections import Counter, deque
+from collections.abc import Callable
+from dataclasses import replace
+from enum import Enum
+from typing import Final, Protocol
+
+from tincan.errors import HandshakeFailed, LinkError, MalformedDatagram
+from tincan.ingress import Source
+from tincan.liveness import Liveness
+from tincan.negotiation import VALIDATE, Negotiation
+from tincan.packing import OpenRecord
+from tincan.path import Description, Path
+from tincan.pmtu import PathMtu
+from tincan.session import OpeningKey, Session
+from tincan.transmit import PathTooSmall, transmit
+from tincan.udp import Address
+from tincan.wire import (
+    ECHO,
+    SIZE,
+    TAG_SIZE,
+    Item,
+    datagram_body,
+    item,
+)
+
+LINGER: Final = 3.0  # s an old path stays open after the move to a new one
+HOLD_FRAMES: Final = 128  # frames that wait for a link that is being set up
+HOLD_BYTES: Final = 512 << 10
+HOLD_AGE: Final = 5.0  # s; a frame older than that is of no use to anybody
+MAX_NEGOTIATIONS: Final = 3  # the running one and two attempts
+TRAFFIC_INTERVAL: Final = 0.5  # s between looks at the clock's timers while frames flow
+MAX_ICC: Final = 32768  # bytes of one controller message
+
+
+class LinkState(Enum):
+    """As ``status`` shows it."""
+
+    CONNECTING = "connecting"
+    CONNECTED = "connected"
+    LOST = "lost"
+
+
+class Events(Protocol):
+    """Who hears what happens to a link: the daemon."""
+
+    def link_connected(self, link: "Link") -> None: ...
+
+    def link_disconnected(self, link: "Link", reason: str) -> None: ...
+
+    def link_wanted(self, link: "Link", reason: str) -> None:
+        """A new negotiation would help."""
+
+    def icc(self, link: "Link", channel: int, payload: bytes) -> None: ...
+
+    def link_changed(self, link: "Link") -> None:
+        """``up`` or ``attended`` is not what it was."""
+
+
+class Link:
+    """A link to ``peer`` (its node id). Everything runs on the event loop's thread."""
+
+    def __init__(
+        self,
+        peer: str,
+        *,
+        elected: bool,
+        events: Events,
+        counters: Counter[str],
+        attached: Callable[[], bool],
+        clock: Callable[[], float],
+    ) -> None:
+        self.peer = peer
+        self.elected = elected
+        self.state = LinkState.CONNECTING
+        self.up = False
+        self.attended = True  # the peer's controller is there, until told otherwise
+        self.record = OpenRecord()
+        self.body = 0  # bytes of record in one datagram
+        self.active: Negotiation | None = None
+        self.pending: dict[int, Negotiation] = {}
+        self.tx_bytes = self.rx_bytes = 0  # of records, tags included
+        self.tx_frames = self.rx_frames = 0
+        self.tx_records = self.tx_datagrams = 0
+        self.session: Session  # set by the daemon: it owns this link in return
+        self._events = events
+        self._counters = counters
+        self._attached = attached
+        self._clock = clock
+        self._liveness = Liveness(elected, clock())
+        self._pmtu: PathMtu | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._next_traffic = 0.0
+        self._held: deque[tuple[float, bytes]] = deque()
+        self._held_bytes = 0
+        self._ending: list[tuple[float, Negotiation]] = []
+        self._closers: set[asyncio.Task[None]] = set()
+
+    # -- what status shows
+
+    @property
+    def path(self) -> Path | None:
+        return self.active.path if self.active is not None else None
+
+    @property
+    def mtu(self) -> int | None:
+        """The path MTU, as the size of an IP packet."""
+        return self._pmtu.mtu if self._pmtu is not None else None
+
+    @property
+    def rtt(self) -> float | None:
+        """Smoothed round trip, seconds."""
+        return self._liveness.rtt
+
+    # -- frames out
+
+    def flush(self, now: float) -> None:
+        """Seal and send what was packed."""
+        record = self.record
+        frames = record.frames
+        path = self.path
+        if self._send(path, now):
+            self.tx_frames += frames
+        elif frames:
+            self._counters["frames_dropped.not_sent"] += frames
+        if now >= self._next_traffic:
+            self._next_traffic = now + TRAFFIC_INTERVAL
+            self._arm(now + TRAFFIC_INTERVAL / 10)
+
+    def _send(self, path: Path | None, now: float, body: int = 0) -> bool:
+        """Seal the open record and send it by ``path``."""
+        record = self.record
+        key = self.session.sealing
+        if key is None or path is None:
+            record.clear()
+            return False
+        size = record.fill + TAG_SIZE
+        datagrams = record.seal(key, body or self.body, path.channel)
+        try:
+            sent = transmit(path, datagrams, self._counters)
+        except PathTooSmall:
+            self._counters["records_dropped.too_big"] += 1
+            if self._pmtu is not None and not body:
+                self._pmtu.too_big(self._pmtu.mtu, now)
+                self._resize()
+            return False
+        if sent:
+            self.tx_bytes += size
+            self.tx_records += 1
+            self.tx_datagrams += datagrams.number
+            if self._pmtu is not None:
+                self._pmtu.sent(size, now)
+        return sent
+
+    def hold(self, item_: bytes, now: float) -> None:
+        """Keep a frame (virtio header first) until the link is up again, within bounds."""
+        self._expire_held(now)
+        while self._held and (
+            len(self._held) >= HOLD_FRAMES or self._held_bytes + len(item_) > HOLD_BYTES
+        ):
+            self._held_bytes -= len(self._held.popleft()[1])
+            self._counters["frames_dropped.hold_full"] += 1
+        self._held.append((now, item_))
+        self._held_bytes += len(item_)
+        self._arm(now + HOLD_AGE)
+
+    def _expire_held(self, now: float) -> None:
+        while self._held and now - self._held[0][0] > HOLD_AGE:
+            self._held_bytes -= len(self._held.popleft()[1])
+            self._counters["frames_dropped.held_too_long"] += 1
+
+    def _release_held(self, now: float) -> None:
+        self._expire_held(now)
+        for _, held in self._held:
+            self.record.append(item(Item.FRAME, held))
+            self.record.frames += 1
+            self.flush(now)
+        self._held.clear()
+        self._held_bytes = 0
+
+    def send_icc(self, channel: int, payload: bytes, now: float) -> bool:
+        """Send a controller's message; return whether it left."""
+        if not self.up or len(payload) > MAX_ICC:
+            return False
+        self.record.append(item(Item.ICC, SIZE.pack(channel) + payload))
+        return self._send(self.path, now)
+
+    # -- records in
+
+    def authenticated(
+        self, key: OpeningKey, source: Source, address: Address | None, size: int, now: float
+    ) -> None:
+        """Note that a record opened under one of our keys."""
+        self.rx_bytes += size
+        if not key.confirmed:
+            self.session.opened(key, now)
+        if source.negotiation is not self.active:
+            return
+        self._liveness.received(now)
+        if self.state is LinkState.LOST:
+            self._connected(now)
+        path = self.path
+        if (
+            address is not None
+            and path is not None
+            and path.channel is None
+            and path.socket is source.sock
+            and (address[0], address[1]) != path.address
+        ):
+            # The peer's NAT gave it another address: follow the newest authenticated record.
+            roamed = (address[0], address[1])
+            source.negotiation.path = replace(path, address=roamed, peer_address=roamed)
+            self._counters["paths_roamed"] += 1
+
+    def control(self, kind: int, payload: bytes, source: Source, now: float) -> None:
+        """Act on an item that is not a frame."""
+        try:
+            if kind == Item.PROBE:
+                self._probed(payload, source, now)
+            elif kind == Item.PROBE_REPLY:
+                self._probe_answered(payload, source, now)
+            elif kind == Item.ICC:
+                self._events.icc(self, SIZE.unpack_from(payload)[0], payload[SIZE.size :])
+            elif kind == Item.MTU_PROBE:
+                self._reply(source, item(Item.MTU_REPLY, payload[: SIZE.size]), now)
+            elif kind == Item.MTU_REPLY:
+                if self._pmtu is not None and source.negotiation is self.active:
+                    self._pmtu.acknowledged(SIZE.unpack(payload)[0], now)
+                    self._resize()
+                    self._arm(now)
+            elif kind == Item.CLOSE:
+                self._lost("closed by the peer", now)
+            else:
+                self._counters["items_dropped.unknown_kind"] += 1
+        except (ValueError, MalformedDatagram):
+            self._counters["items_dropped.malformed"] += 1
+
+    def _reply(self, source: Source, items: bytes, now: float) -> None:
+        """Send items back by the way that a record came."""
+        path = source.negotiation.path
+        if path is None:
+            return
+        self.record.append(items)
+        self._send(path, now, body=self.body or self._base_body(path))
+
+    def _probed(self, payload: bytes, source: Source, now: float) -> None:
+        number, flags = ECHO.unpack(payload)
+        self._peer_attended(bool(flags & 1))
+        negotiation = source.negotiation
+        if negotiation is not self.active and negotiation.path is not None and not self.elected:
+            self._move(negotiation, now)
+        self._reply(source, item(Item.PROBE_REPLY, ECHO.pack(number, self._flags())), now)
+
+    def _probe_answered(self, payload: bytes, source: Source, now: float) -> None:
+        number, flags = ECHO.unpack(payload)
+        self._peer_attended(bool(flags & 1))
+        if source.negotiation is not self.active and self.elected:
+            self._move(source.negotiation, now)
+        self._liveness.probe_answered(number, now)
+        self._arm(now)
+
+    def _flags(self) -> int:
+        return 1 if self._attached() else 0
+
+    def _peer_attended(self, attended: bool) -> None:
+        if attended != self.attended:
+            self.attended = attended
+            self._events.link_changed(self)
+
+    def announce_attached(self, now: float) -> None:
+        """Tell the peer at once that our controller came or went."""
+        if self.up:
+            self._send_probes([0], now)
+
+    # -- handshakes
+
+    def handshake(self, datagram: bytes, source: Source, address: Address, now: float) -> None:
+        """Take a handshake datagram that arrived by ``source``."""
+        negotiation = source.negotiation
+        if negotiation.path is None:
+            negotiation.early = (datagram, source)  # ICE is about to tell us the way back
+            return
+        try:
+            replies = self.session.receive(datagram, now)
+        except HandshakeFailed as error:
+            self._counters[f"handshakes_dropped.{error.reason}"] += 1
+            return
+        self._send_raw(negotiation.path, replies)
+        if self.elected:
+            self._validate(negotiation.path, now)
+        self._arm(now)
+
+    def _validate(self, path: Path, now: float) -> None:
+        """Send a probe by a path that may become ours: its answer moves us there."""
+        if self.session.sealing is not None:
+            self.record.append(item(Item.PROBE, ECHO.pack(0, self._flags())))
+            self._send(path, now, body=self._base_body(path))
+
+    def _send_raw(self, path: Path | None, datagrams: list[bytes]) -> None:
+        """Send handshake datagrams, which are no records."""
+        if path is None:
+            return
+        for datagram in datagrams:
+            if path.socket is None:
+                if path.relay_send is not None:
+                    path.relay_send(datagram)
+                continue
+            if path.channel is not None:
+                head = path.channel.to_bytes(2, "big") + len(datagram).to_bytes(2, "big")
+                datagram = head + datagram
+            try:
+                path.socket.sendto(datagram, path.address)
+            except OSError:
+                self._counters["handshakes_dropped.send_error"] += 1
+
+    def _base_body(self, path: Path) -> int:
+        return datagram_body(1200, ipv6=":" in path.address[0], channel=path.channel is not None)
+
+    # -- negotiations
+
+    def begin(self, negotiation: Negotiation) -> None:
+        """Take up a new attempt; the oldest one gives way when there are too many."""
+        while len(self.pending) + 1 >= MAX_NEGOTIATIONS:
+            self._end(self.pending.pop(next(iter(self.pending))), 0.0)
+        self.pending[negotiation.number] = negotiation
+
+    async def connect(self, negotiation: Negotiation, remote: Description) -> None:
+        """Run ICE to its end and validate what it found. Never raises for the network's sake."""
+        agent = negotiation.agent
+        assert agent is not None
+        try:
+            path = await agent.connect(remote)
+        except LinkError as error:
+            if self.pending.pop(negotiation.number, None) is not None:
+                await negotiation.end()
+                self._events.link_wanted(self, f"no path: {error}")
+            return
+        if self.pending.get(negotiation.number) is not negotiation:
+            return
+        now = self._clock()
+        negotiation.path = path
+        negotiation.deadline = now + VALIDATE
+        if self.elected:
+            self._send_raw(path, self.session.start(now))
+            self._validate(path, now)
+        elif negotiation.early is not None:
+            datagram, source = negotiation.early
+            negotiation.early = None
+            self.handshake(datagram, source, path.address, now)
+        self._arm(now)
+
+    def path_changed(self, negotiation: Negotiation, path: Path) -> None:
+        """ICE nominated another pair of the same negotiation."""
+        negotiation.path = path
+        if negotiation is self.active:
+            self._new_path(self._clock())
+
+    def _move(self, negotiation: Negotiation, now: float) -> None:
+        """Frames go by this negotiation's path from now on."""
+        if self.pending.pop(negotiation.number, None) is None or negotiation.path is None:
+            return
+        old, self.active = self.active, negotiation
+        negotiation.deadline = float("inf")
+        if negotiation.agent is not None:
+            negotiation.agent.stop_consent()
+        for number in [n for n in self.pending if n < negotiation.number]:
+            self._end(self.pending.pop(number), LINGER)
+        if old is not None:
+            self._end(old, LINGER)
+        self._new_path(now)
+        self._connected(now)
+
+    def _new_path(self, now: float) -> None:
+        path = self.path
+        assert path is not None
+        overhead = 48 if ":" in path.address[0] else 28
+        self._pmtu = PathMtu(overhead, now)
+        self._liveness = Liveness(self.elected, now)
+        self._resize()
+        self._arm(now)
+
+    def _resize(self) -> None:
+        """Take over what path MTU discovery found."""
+        path = self.path
+        if self._pmtu is not None and path is not None:
+            self.body = datagram_body(
+                self._pmtu.mtu, ipv6=":" in path.address[0], channel=path.channel is not None
+            )
+
+    def _connected(self, now: float) -> None:
+        self.state = LinkState.CONNECTED
+        self.up = True
+        self._events.link_changed(self)
+        self._events.link_connected(self)
+        self._release_held(now)
+
+    def _lost(self, reason: str, now: float) -> None:
+        if self.state is LinkState.CONNECTED:
+            self.state = LinkState.LOST
+            self.up = False
+            self._events.link_changed(self)
+            self._events.link_disconnected(self, reason)
+        self._events.link_wanted(self, reason)
+
+    def _end(self, negotiation: Negotiation, linger: float) -> None:
+        self._ending.append((self._clock() + linger, negotiation))
+        self._arm(self._clock() + linger)
+
+    # -- time
+
+    def tick(self) -> None:
+        """Do what is due."""
+        now = self._clock()
+        self._timer = None
+        handshakes = self.session.tick(now)
+        if handshakes:
+            self._send_raw(self._handshake_path(), handshakes)
+        if self.active is not None:
+            self._send_probes(self._liveness.tick(now), now)
+            if self._liveness.dead and self.state is LinkState.CONNECTED:
+                self._lost("silent", now)
+            self._probe_mtu(now)
+        for number, negotiation in list(self.pending.items()):
+            if now >= negotiation.deadline:
+                self._end(self.pending.pop(number), 0.0)
+                self._events.link_wanted(self, "a path was found, but nothing crosses it")
+        due = [n for at, n in self._ending if at <= now]
+        self._ending = [(at, n) for at, n in self._ending if at > now]
+        for negotiation in due:
+            task = asyncio.get_running_loop().create_task(negotiation.end())
+            self._closers.add(task)
+            task.add_done_callback(self._closers.discard)
+        self._expire_held(now)
+        self._arm(float("inf"))
+
+    def _handshake_path(self) -> Path | None:
+        for negotiation in reversed(self.pending.values()):
+            if negotiation.path is not None:
+                return negotiation.path
+        return self.path
+
+    def _send_probes(self, numbers: list[int], now: float) -> None:
+        for number in numbers:
+            self.record.append(item(Item.PROBE, ECHO.pack(number, self._flags())))
+            self._send(self.path, now)
+
+    def _probe_mtu(self, now: float) -> None:
+        path = self.path
+        if self._pmtu is None or path is None or self.session.sealing is None:
+            return
+        ipv6 = ":" in path.address[0]
+        for mtu in self._pmtu.tick(now):
+            body = datagram_body(mtu, ipv6=ipv6, channel=path.channel is not None)
+            probe = item(Item.MTU_PROBE, SIZE.pack(mtu))
+            self.record.append(probe.ljust(body - TAG_SIZE, b"\0"))
+            self._send(path, now, body=body)
+        self._resize()
+
+    def _arm(self, at: float) -> None:
+        """Make sure that tick runs at ``at`` or when something is due, whichever is first."""
+        deadlines = [at, self.session.deadline]
+        if self.active is not None:
+            deadlines.append(self._liveness.deadline)
+            if self._pmtu is not None:
+                deadlines.append(self._pmtu.deadline)
+        deadlines += [n.deadline for n in self.pending.values()]
+        deadlines += [end for end, _ in self._ending]
+        now = self._clock()
+        when = min(d for d in deadlines)
+        if self._timer is not None:
+            if self._timer.when() <= when:
+                return
+            self._timer.cancel()
+            self._timer = None
+        if when != float("inf"):
+            self._timer = asyncio.get_running_loop().call_at(max(when, now), self.tick)
+
+    def addresses_changed(self, local: list[str]) -> None:
+        """The host has these addresses now: a path from one that is gone will not carry on."""
+        path = self.path
+        if path is not None and path.socket is not None and path.socket.address[0] not in local:
+            self._events.link_wanted(self, f"our address {path.socket.address[0]} is gone")
+
+    async def close(self) -> None:
+        """Say goodbye and free everything."""
+        if self.up:
+            self.record.append(item(Item.CLOSE, b""))
+            self._send(self.path, self._clock())
+        self.up = False
+        if self._timer is not None:
+            self._timer.cancel()
+        negotiations = [*self.pending.values(), *(n for _, n in self._ending)]
+        if self.active is not None:
+            negotiations.append(self.active)
+        self.pending.clear()
+        self._ending.clear()
+        self.active = None
+        for negotiation in negotiations:
+            await negotiation.end()

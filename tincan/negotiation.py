@@ -1,0 +1,84 @@
+"""One run of ICE for a link: an agent, the sockets that it opened, the path that it found.
+
+A link may have two: the one that carries its frames, and the one that tries to do better.
+"""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final, Protocol
+
+from tincan.ingress import Source
+from tincan.path import Description, Path
+from tincan.udp import UdpSocket
+
+if TYPE_CHECKING:
+    from tincan.link import Link
+
+VALIDATE: Final = 5.0  # s; a path that ICE found must carry our own probe within this time
+
+
+class Agent(Protocol):
+    """What a negotiation needs of ICE (tincan.ice.IceAgent)."""
+
+    async def gather(self) -> Description: ...
+
+    async def connect(self, remote: Description) -> Path: ...
+
+    def stop_consent(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+class Reader(Protocol):
+    """Who reads sockets: the pump."""
+
+    def watch(self, source: Source) -> None:
+        """Start reading."""
+
+    def unwatch(self, source: Source) -> None:
+        """Stop reading."""
+
+
+class Negotiation:
+    """The sockets of one agent (it is the agent's ``Sockets``) and what became of it."""
+
+    def __init__(
+        self,
+        number: int,
+        link: "Link",
+        reader: Reader,
+        open_socket: Callable[[str, int], UdpSocket],
+    ) -> None:
+        self.number = number
+        self.agent: Agent | None = None
+        self.path: Path | None = None
+        self.deadline = float("inf")  # when it must have been validated
+        self.early: tuple[bytes, Source] | None = None  # a handshake that came before the path
+        self._link = link
+        self._reader = reader
+        self._open_socket = open_socket
+        self._sources: dict[UdpSocket, Source] = {}
+
+    def open(self, host: str, port: int = 0) -> UdpSocket:
+        """Bind a socket of this negotiation and read it; raise SystemRefusal."""
+        sock = self._open_socket(host, port)
+        source = self._sources[sock] = Source(sock, self._link, self)
+        self._reader.watch(source)
+        return sock
+
+    def close(self, sock: UdpSocket) -> None:
+        """Stop reading a socket and close it."""
+        source = self._sources.pop(sock, None)
+        if source is not None:
+            self._reader.unwatch(source)
+            sock.close()
+
+    def source(self) -> Source | None:
+        """Any of the sources: where data from a stream relay is said to come from."""
+        return next(iter(self._sources.values()), None)
+
+    async def end(self) -> None:
+        """Free the agent and every socket."""
+        if self.agent is not None:
+            await self.agent.close()
+        for sock in list(self._sources):
+            self.close(sock)

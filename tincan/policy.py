@@ -1,0 +1,231 @@
+"""What becomes of a frame: to which links it goes, or why it goes nowhere. Pure.
+
+Both directions ask here once per flow; the pump remembers the answers it is told it may keep.
+Every refusal raises ``frames_dropped.REASON``; what is left to the controller is not a drop and
+raises ``frames_left_to_controller``.
+
+Split horizon: what came in by a link goes to the TAP and never to another link.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, replace
+from typing import Final, Generic, Protocol, TypeVar
+
+from tincan.forwarding import LOCAL, Entry, Forwarding, Learned, Local
+from tincan.frame import BROADCAST, UDP, Frame, Kind, NeverForward, classify, vlan_and_type
+from tincan.policer import TokenBucket
+
+FLOOD_RATE: Final = 1000.0  # frames/s of one kind that one TAP floods, or one peer may send us
+FLOOD_BURST: Final = 200.0
+
+REMEMBERED_TYPES: Final = {0x0800: 23, 0x86DD: 20}  # EtherType -> offset of the L4 protocol
+# L4 protocols that a remembered flow must look at again: UDP (DHCP), ICMPv6 (ND), and the IPv6
+# headers that could hide them. Read as a set of byte values at the offset above.
+SUSPECTS: Final = frozenset({17, 58, 0, 43, 44, 60})
+
+
+class Peer(Hashable, Protocol):
+    """What policy must know of a link."""
+
+    @property
+    def attended(self) -> bool:
+        """Whether a controller is attached to the tincan at the other end."""
+
+    @property
+    def up(self) -> bool:
+        """Whether frames can be sent to it now."""
+
+
+PeerT = TypeVar("PeerT", bound=Peer)
+
+
+@dataclass(frozen=True, slots=True)
+class Unicast(Generic[PeerT]):
+    """Send to one link. ``source`` and ``target`` are the table's entries, to keep fresh."""
+
+    link: PeerT
+    source: Entry[PeerT] | None
+    remember: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Flood(Generic[PeerT]):
+    """Send to each of these links."""
+
+    links: list[PeerT]
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted(Generic[PeerT]):
+    """Write it to the TAP."""
+
+    source: Entry[PeerT] | None
+    remember: bool
+
+
+class Policy(Generic[PeerT]):
+    """The decisions of one overlay. ``claimed`` hears of frames that contradict a pin.
+
+    ``generation`` changes whenever an answer given earlier may no longer hold.
+    """
+
+    def __init__(
+        self, counters: Counter[str], claimed: Callable[[bytes, int, PeerT | Local], None]
+    ) -> None:
+        self.table: Forwarding[PeerT] = Forwarding()
+        self.links: list[PeerT] = []  # all that exist, up or not
+        self.never = NeverForward()
+        self.attached = False  # a controller is attached here
+        self._changes = 0
+        self._counters = counters
+        self._claimed = claimed
+        self._out: dict[str, TokenBucket] = {}
+        self._in: dict[tuple[PeerT, str], TokenBucket] = {}
+
+    @property
+    def generation(self) -> int:
+        return self.table.generation + self._changes
+
+    def changed(self) -> None:
+        """Something other than the table changed: links, attachment, the never-forward set."""
+        self._changes += 1
+
+    def set_never(self, never: NeverForward) -> None:
+        """Replace the never-forward set; malformed and gateway frames stay in it."""
+        self.never = replace(never, kinds=never.kinds | {Kind.MALFORMED, Kind.GATEWAY})
+        self.changed()
+
+    def set_attached(self, attached: bool) -> None:
+        """Note that a controller came or went."""
+        if attached != self.attached:
+            self.attached = attached
+            self.changed()
+
+    def remove(self, link: PeerT) -> None:
+        """Forget a link."""
+        self.links.remove(link)
+        self.table.forget(link)
+        for key in [key for key in self._in if key[0] is link]:
+            del self._in[key]
+        self.changed()
+
+    # -- from the TAP to the links
+
+    def route(self, frame: Frame, now: float) -> Unicast[PeerT] | Flood[PeerT] | None:
+        """Decide about a frame from our TAP. None: it goes nowhere, and that was counted."""
+        kind = classify(frame, self.never)
+        if kind in self.never.kinds:
+            self._drop(kind.value)
+            return None
+        destination, source = bytes(frame[:6]), bytes(frame[6:12])
+        vlan, ethertype, _ = vlan_and_type(frame)
+        learned = self.table.learn(source, vlan, LOCAL, now)
+        if learned is Learned.CLAIMED:
+            self._claimed(source, vlan, LOCAL)
+        if destination[0] & 1:
+            return self._flood(kind, "broadcast" if destination == BROADCAST else "multicast", now)
+        entry = self.table.lookup(destination, vlan)
+        if kind is Kind.NEIGHBOUR:
+            return self._reply(entry)
+        if entry is None:
+            return self._flood(kind, "unknown_unicast", now)
+        port = entry.port
+        if isinstance(port, Local):
+            self._drop("local_destination")
+            return None
+        return Unicast(
+            port,
+            self.table.lookup(source, vlan),
+            remember=kind is Kind.PLAIN
+            and not vlan
+            and ethertype in REMEMBERED_TYPES
+            and learned is not Learned.CLAIMED,
+        )
+
+    def _reply(self, entry: Entry[PeerT] | None) -> Unicast[PeerT] | None:
+        """Decide about a unicast ARP reply or advertisement: the controllers', if both are there."""
+        if entry is None:
+            if self.attached:
+                self._left()
+            else:
+                self._drop("reply_to_unknown")
+            return None
+        port = entry.port
+        if isinstance(port, Local):
+            self._drop("local_destination")
+            return None
+        if self.attached and port.attended:
+            self._left()
+            return None
+        return Unicast(port, None, remember=False)
+
+    def _flood(self, kind: Kind, reason: str, now: float) -> Flood[PeerT] | None:
+        links = [link for link in self.links if link.up]
+        if kind is Kind.NEIGHBOUR and self.attached:
+            links = [link for link in links if not link.attended]
+            if not links:
+                self._left()
+                return None
+        bucket = self._out.get(reason)
+        if bucket is None:
+            bucket = self._out[reason] = TokenBucket(FLOOD_RATE, FLOOD_BURST)
+        if not bucket.allow(now):
+            self._drop(f"{reason}_policed")
+            return None
+        return Flood(links)
+
+    # -- from a link to the TAP
+
+    def admit(self, link: PeerT, frame: Frame, now: float) -> Admitted[PeerT] | None:
+        """Decide about a frame that ``link`` delivered. None: refused, and that was counted."""
+        kind = classify(frame, self.never)
+        if kind in self.never.kinds:
+            self._drop(f"{kind.value}_from_peer")
+            return None
+        if kind is Kind.NEIGHBOUR and self.attached and link.attended:
+            return self._drop("neighbour_from_peer")  # two controllers speak for it: no frames
+        destination, source = bytes(frame[:6]), bytes(frame[6:12])
+        vlan, ethertype, _ = vlan_and_type(frame)
+        learned = self.table.learn(source, vlan, link, now)
+        if learned is Learned.CLAIMED:
+            self._claimed(source, vlan, link)
+            self._drop("source_claimed")
+            return None
+        if learned is Learned.FULL:
+            self._counters["macs_not_learned"] += 1
+        if destination[0] & 1:
+            reason = "broadcast" if destination == BROADCAST else "multicast"
+            bucket = self._in.get((link, reason))
+            if bucket is None:
+                bucket = self._in[link, reason] = TokenBucket(FLOOD_RATE, FLOOD_BURST)
+            if not bucket.allow(now):
+                self._drop(f"{reason}_policed_from_peer")
+                return None
+            return Admitted(None, remember=False)
+        entry = self.table.lookup(destination, vlan)
+        if entry is not None and entry.port is not LOCAL:
+            return self._drop("not_ours")  # split horizon: we are not on its way
+        return Admitted(
+            self.table.lookup(source, vlan),
+            remember=kind is Kind.PLAIN and not vlan and ethertype in REMEMBERED_TYPES,
+        )
+
+    def _drop(self, reason: str) -> None:
+        self._counters[f"frames_dropped.{reason}"] += 1
+
+    def _left(self) -> None:
+        self._counters["frames_left_to_controller"] += 1
+
+
+def looks_suspect(view: memoryview, start: int, protocol: int) -> bool:
+    """Whether a frame of a remembered flow needs the policy again.
+
+    UDP without IPv4 options, the bulk of what comes here, is let go by its ports: DHCP has both
+    below 256 (67, 68), DHCPv6 both from 512 to 767 (546, 547).
+    """
+    if view[start + protocol] != UDP:
+        return protocol == 20 or view[start + 14] != 0x45
+    if protocol == 20:
+        return view[start + 54] == 2 and view[start + 56] == 2
+    return view[start + 14] != 0x45 or (view[start + 34] == 0 and view[start + 36] == 0)

@@ -1,0 +1,72 @@
+"""Records whose datagrams came in pieces: bounded, pure."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Final
+
+from tincan.wire import MAX_RECORD
+
+MAX_PARTIAL: Final = 64  # records in pieces at a time, over all peers
+MAX_BYTES: Final = 4 << 20
+MAX_AGE: Final = (
+    1.0  # s; longer than any reordering
+)
+
+Key = tuple[int, int]  # receiver index, record counter
+
+
+@dataclass(slots=True)
+class Partial:
+    """One record: what has arrived of it."""
+
+    count: int
+    born: float
+    pieces: dict[int, bytes] = field(default_factory=dict)
+    size: int = 0
+
+
+class Reassembly:
+    """Collects fragments until a record is whole; the oldest gives way when bounds are reached."""
+
+    def __init__(self, counters: Counter[str]) -> None:
+        self._partial: dict[Key, Partial] = {}  # in order of birth
+        self._bytes = 0
+        self._counters = counters
+
+    def add(self, key: Key, index: int, count: int, body: bytes, now: float) -> bytes | None:
+        """Take a fragment; return the whole ciphertext when this was the last one missing."""
+        partial = self._partial.get(key)
+        if partial is None:
+            self.expire(now)
+            if len(self._partial) >= MAX_PARTIAL:
+                self._drop(next(iter(self._partial)))
+            partial = self._partial[key] = Partial(count, now)
+        if count != partial.count or index >= count or index in partial.pieces:
+            self._counters["datagrams_dropped.fragment_refused"] += 1
+            return None
+        partial.pieces[index] = body
+        partial.size += len(body)
+        self._bytes += len(body)
+        if partial.size > MAX_RECORD:
+            self._drop(key)
+            return None
+        if len(partial.pieces) < count:
+            while self._bytes > MAX_BYTES:
+                self._drop(next(iter(self._partial)))
+            return None
+        del self._partial[key]
+        self._bytes -= partial.size
+        return b"".join(partial.pieces[i] for i in range(count))
+
+    def expire(self, now: float) -> None:
+        """Give up records that have waited too long."""
+        while self._partial:
+            key = next(iter(self._partial))
+            if now - self._partial[key].born <= MAX_AGE:
+                break
+            self._drop(key)
+
+    def _drop(self, key: Key) -> None:
+        partial = self._partial.pop(key)
+        self._bytes -= partial.size
+        self._counters["records_dropped.incomplete"] += 1

@@ -1,0 +1,143 @@
+"""The TAP: a non-persistent device with a virtio header and every offload the kernel gives.
+
+linux/if_tun.h. Flags of TUNSETOFFLOAD are per device; they say what *we* take in a read. What we
+write may carry any virtio header, whatever the flags are (tun_get_user).
+"""
+
+import fcntl
+import io
+import os
+import socket
+import struct
+from dataclasses import dataclass
+from typing import Final
+
+from tincan.errors import SystemRefusal
+
+TUNSETIFF: Final = 0x400454CA
+TUNGETIFF: Final = 0x800454D2
+TUNSETOFFLOAD: Final = 0x400454D0
+TUNSETVNETHDRSZ: Final = 0x400454D8
+IFF_TAP: Final = 0x0002
+IFF_NO_PI: Final = 0x1000
+IFF_VNET_HDR: Final = 0x4000
+IFF_TUN_EXCL: Final = 0x8000
+TUN_F_CSUM: Final = 0x01
+TUN_F_TSO4: Final = 0x02
+TUN_F_TSO6: Final = 0x04
+TUN_F_TSO_ECN: Final = 0x08
+TUN_F_USO4: Final = 0x20
+TUN_F_USO6: Final = 0x40
+SIOCSIFHWADDR: Final = 0x8924
+SIOCGIFFLAGS: Final = 0x8913
+SIOCSIFFLAGS: Final = 0x8914
+IFF_UP: Final = 0x1
+ARPHRD_ETHER: Final = 1
+IFNAMSIZ: Final = 16
+
+_IFREQ = struct.Struct("16sH22x")
+_IFREQ_MAC = struct.Struct("16sH6s16x")
+
+DEVICE: Final = "/dev/net/tun"
+
+
+@dataclass(frozen=True, slots=True)
+class Offloads:
+    """What the TAP hands over unsegmented. Asked for at opening; what was got is in ``Tap``."""
+
+    vnet_hdr: bool = True
+    tso: bool = True
+    uso: bool = True
+
+
+class Tap:
+    """An open TAP. ``fd`` is non-blocking; the device lives as long as any duplicate of it."""
+
+    def __init__(self, fd: int, name: str, mac: bytes, offloads: Offloads) -> None:
+        self.fd = fd
+        self.name = name
+        self.mac = mac
+        self.offloads = offloads
+        file = io.FileIO(fd, "r+", closefd=False)
+        #: (buffer) -> bytes read or None when there is nothing; raises OSError.
+        self.readinto = file.readinto
+        #: (buffer) -> bytes written or None when the device would block; raises OSError.
+        self.write = file.write
+        self._file = file
+
+    def close(self) -> None:
+        """Give up our descriptor."""
+        os.close(self.fd)
+
+
+def open_tap(name: str, mac: bytes, wanted: Offloads = Offloads()) -> Tap:
+    """Create the TAP ``name`` with address ``mac`` and bring it up; raise SystemRefusal.
+
+    TUNSETIFF comes before anything registers the descriptor with an event loop: an fd without
+    a device polls as an error.
+    """
+    try:
+        fd = os.open(DEVICE, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        raise SystemRefusal(
+            f"{DEVICE}: {error.strerror}; load the tun module, or run as root or with CAP_NET_ADMIN"
+        ) from None
+    try:
+        vnet_hdr = _create(fd, name, wanted.vnet_hdr)
+        got = _set_offloads(fd, wanted) if vnet_hdr else Offloads(False, False, False)
+        _configure(name, mac)
+    except BaseException:
+        os.close(fd)
+        raise
+    return Tap(fd, name, mac, got)
+
+
+def _create(fd: int, name: str, vnet_hdr: bool) -> bool:
+    flags = IFF_TAP | IFF_NO_PI | IFF_TUN_EXCL
+    for extra in (IFF_VNET_HDR, 0) if vnet_hdr else (0,):
+        try:
+            fcntl.ioctl(fd, TUNSETIFF, _IFREQ.pack(name.encode(), flags | extra))
+        except OSError as error:
+            if error.errno == 22 and extra:  # EINVAL: a kernel without virtio headers
+                continue
+            cure = {
+                16: "another program holds a device of that name; choose another 'tap'",
+                1: "run as root or give CAP_NET_ADMIN",
+            }.get(error.errno or 0, "choose another 'tap' name")
+            raise SystemRefusal(f"TAP {name}: {error.strerror}; {cure}") from None
+        if extra:
+            fcntl.ioctl(fd, TUNSETVNETHDRSZ, struct.pack("=i", 10))
+        return bool(extra)
+    raise SystemRefusal(f"TAP {name}: the kernel takes no flags we know")
+
+
+def _set_offloads(fd: int, wanted: Offloads) -> Offloads:
+    """Ask for all that is wanted, then for less and less: old kernels refuse unknown flags."""
+    tso = TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_TSO_ECN if wanted.tso else 0
+    uso = TUN_F_USO4 | TUN_F_USO6 if wanted.uso else 0
+    for flags in (TUN_F_CSUM | tso | uso, TUN_F_CSUM | tso, TUN_F_CSUM, 0):
+        try:
+            fcntl.ioctl(fd, TUNSETOFFLOAD, flags)
+        except OSError:
+            continue
+        return Offloads(True, bool(flags & TUN_F_TSO4), bool(flags & TUN_F_USO4))
+    return Offloads(True, False, False)
+
+
+def _configure(name: str, mac: bytes) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        try:
+            fcntl.ioctl(sock, SIOCSIFHWADDR, _IFREQ_MAC.pack(name.encode(), ARPHRD_ETHER, mac))
+        except OSError as error:
+            raise SystemRefusal(f"TAP {name}: cannot set its address: {error.strerror}") from None
+
+
+def bring_up(name: str) -> None:
+    """Set the interface up; raise SystemRefusal."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        try:
+            request = fcntl.ioctl(sock, SIOCGIFFLAGS, _IFREQ.pack(name.encode(), 0))
+            flags = _IFREQ.unpack(request)[1]
+            fcntl.ioctl(sock, SIOCSIFFLAGS, _IFREQ.pack(name.encode(), flags | IFF_UP))
+        except OSError as error:
+            raise SystemRefusal(f"TAP {name}: cannot bring it up: {error.strerror}") from None

@@ -1,0 +1,56 @@
+"""Datagrams onto a path: with segmentation offload, without it, or through a relay's stream."""
+
+import errno
+from collections import Counter
+
+from tincan.packing import Datagrams
+from tincan.path import Path
+from tincan.udp import MAX_BATCH, MAX_SEGMENTS, is_refusal_of_offload
+
+
+class PathTooSmall(Exception):
+    """EMSGSIZE: the device or the route takes no packet of this size."""
+
+
+def transmit(path: Path, datagrams: Datagrams, counters: Counter[str]) -> bool:
+    """Send a record; return whether all of it left. Raise PathTooSmall.
+
+    A record over MAX_BATCH or MAX_SEGMENTS takes several calls of about the same size: at 1500
+    bytes a full super-frame is 45 datagrams, sent as 23 and 22.
+    """
+    sock = path.socket
+    parts, count, size = datagrams
+    if sock is None:
+        if path.relay_send is None:
+            return False
+        for i in range(0, 2 * count, 2):
+            path.relay_send(b"".join(parts[i : i + 2]))
+        return True
+    try:
+        if count == 1:
+            sock.sock.sendmsg(parts, (), 0, path.address)
+        elif sock.segment_offload:
+            calls = -(-count // min(MAX_SEGMENTS, MAX_BATCH // size))
+            step = 2 * -(-count // calls)
+            for i in range(0, 2 * count, step):
+                batch = parts[i : i + step]
+                if len(batch) == 2:
+                    sock.sock.sendmsg(batch, (), 0, path.address)
+                else:
+                    sock.send_batch(batch, size, path.address)
+        else:
+            for i in range(0, 2 * count, 2):
+                sock.sock.sendmsg(parts[i : i + 2], (), 0, path.address)
+    except BlockingIOError:
+        counters["records_dropped.socket_full"] += 1
+        return False
+    except OSError as error:
+        if error.errno == errno.EMSGSIZE:
+            raise PathTooSmall from None
+        if count > 1 and sock.segment_offload and is_refusal_of_offload(error):
+            sock.segment_offload = False
+            counters["offload_fallbacks.udp_segment"] += 1
+            return transmit(path, datagrams, counters)
+        counters["records_dropped.send_error"] += 1
+        return False
+    return True

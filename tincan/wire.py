@@ -1,0 +1,78 @@
+"""What crosses between two tincans: datagrams, records, items.
+
+A *datagram* starts with 16 bytes, big-endian::
+
+     0      1       2       3         4               8                         16
+    +------+-------+-------+---------+---------------+-------------------------+--------
+    | type | index | count | version |  receiver     |        counter          | body
+    +------+-------+-------+---------+---------------+-------------------------+--------
+
+    type      >= 0x80, so that STUN (0..3) and TURN ChannelData (64..79) stay apart (RFC 7983)
+    index     this fragment of the record, from 0;  count: fragments in all, 1..255
+    receiver  the receiver's own index for the session (survives a change of address)
+    counter   of the record, never repeated under one key; also the AEAD nonce
+
+A *record* is one AEAD ciphertext, tag last, cut over the bodies of ``count`` datagrams, all of
+the same size but the last. Associated data: the header with index 0.
+
+The plaintext of a record is a run of *items*, each behind one big-endian word::
+
+    kind (4 bits) | hops (4 bits) | length (24 bits)
+
+A FRAME item is a virtio_net_hdr (10 bytes) and the Ethernet frame as the TAP gave it.
+"""
+
+import struct
+from enum import IntEnum
+from typing import Final
+
+VERSION: Final = 1
+RECORD: Final = 0x80
+HANDSHAKE_INIT: Final = 0x81
+HANDSHAKE_RESPONSE: Final = 0x82
+
+HEADER = struct.Struct(">BBBBIQ")
+HEADER_SIZE: Final = HEADER.size
+TAG_SIZE: Final = 16
+MAX_FRAGMENTS: Final = 255
+
+ITEM = struct.Struct(">I")
+ITEM_SIZE: Final = ITEM.size
+LENGTH_MASK: Final = 0xFFFFFF
+
+VNET_SIZE: Final = 10  # struct virtio_net_hdr without num_buffers
+MAX_FRAME: Final = VNET_SIZE + 18 + 65535  # what one TAP read can return: header, Ethernet+VLAN, IP
+RECORD_FULL: Final = 49152  # bytes; a record this long is sent without asking the TAP for more
+MAX_PLAIN: Final = RECORD_FULL + ITEM_SIZE + MAX_FRAME
+MAX_RECORD: Final = MAX_PLAIN + TAG_SIZE
+
+ZERO_NONCE: Final = bytes(4)  # the nonce is these and the 8 counter bytes of the header
+
+
+class Item(IntEnum):
+    """Kinds of items in a record."""
+
+    PADDING = 0  # the rest of the record means nothing
+    FRAME = 1
+    PROBE = 2  # payload comes back as PROBE_REPLY by the way it came
+    PROBE_REPLY = 3
+    ICC = 4  # a u16 channel, then a controller's message
+    MTU_PROBE = 5  # u16 size of the IP packet that carries it
+    MTU_REPLY = 6  # u16 size that arrived
+    CLOSE = 7  # the sender leaves: do not wait for silence
+
+
+ECHO = struct.Struct(">IB")  # PROBE and PROBE_REPLY: number, flags (1: a controller is attached)
+SIZE = struct.Struct(">H")  # payload of MTU_PROBE and MTU_REPLY, and the channel of ICC
+
+FRAME_WORD: Final = Item.FRAME << 28
+
+
+def item(kind: Item, payload: bytes) -> bytes:
+    """Return ``payload`` as one item."""
+    return ITEM.pack(kind << 28 | len(payload)) + payload
+
+
+def datagram_body(mtu: int, *, ipv6: bool, channel: bool) -> int:
+    """Return how many bytes of a record fit a datagram on a path of ``mtu`` bytes (IP packet)."""
+    return mtu - (40 if ipv6 else 20) - 8 - (4 if channel else 0) - HEADER_SIZE
