@@ -38,7 +38,7 @@ _HOST_NAME = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)(\.(?!-)[A-Za-z0-9_-]{1,
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 
 
-class Endpoint(NamedTuple):
+class HostPort(NamedTuple):
     """A host (name or address, without brackets) and a port."""
 
     host: str
@@ -194,7 +194,7 @@ def host(value: object, place: Place) -> str:
     return name
 
 
-def endpoint(value: object, place: Place) -> Endpoint:
+def host_port(value: object, place: Place) -> HostPort:
     """``host:port``, an IPv6 address in brackets: ``[2001:db8::1]:3478``."""
     given = text(value, place)
     cure = 'write "host:port", an IPv6 address in brackets: "[2001:db8::1]:3478"'
@@ -208,10 +208,10 @@ def endpoint(value: object, place: Place) -> Endpoint:
         raise place.wrong(f"port {_quoted(port)} is not a number from 1 to 65535", cure)
     if bracketed:
         try:
-            return Endpoint(str(ipaddress.IPv6Address(name[1:-1])), int(port))
+            return HostPort(str(ipaddress.IPv6Address(name[1:-1])), int(port))
         except ValueError:
             raise place.wrong(f"{_quoted(name)} is not an IPv6 address", cure) from None
-    return Endpoint(host(name, place), int(port))
+    return HostPort(host(name, place), int(port))
 
 
 def signal_url(value: object, place: Place) -> str:

@@ -18,9 +18,10 @@ from typing import Any, Literal, NamedTuple, cast
 from urllib.parse import urlsplit
 
 from controller import checks
-from controller.checks import Check, Endpoint, Place
+from controller.checks import Check, HostPort, Place
 from controller.config_file import MAX_FILE, parse, read
 from controller.errors import ConfigError
+from controller.signal.endpoint import Endpoint
 
 MAX_SECRET = 1024  # bytes
 MIN_SECRET = 8  # characters
@@ -78,7 +79,7 @@ IPOP_KEYS = {  # of the flat configuration of IPOP 14.07: what to do with each n
 class TurnServer:
     """A relay for pairs of nodes that find no direct path (RFC 8656)."""
 
-    server: Endpoint
+    server: HostPort
     user: str
     password: str = field(repr=False)
     transport: Literal["udp", "tcp", "tls"] = "udp"
@@ -115,7 +116,7 @@ class Config:
     node: str
     signal: tuple[str, ...]  # URLs; empty when this controller is the rendezvous itself
     listen: Endpoint | None = None  # signal: {"listen": ...}
-    stun: tuple[Endpoint, ...]
+    stun: tuple[HostPort, ...]
     turn: tuple[TurnServer, ...] = ()
     tap: str = "ipop"
     bridge: str | None = None
@@ -249,8 +250,8 @@ def _readable_by_all(path: Path) -> bool:
 def _signal(value: object, place: Place) -> _Signal:
     """A URL, a list of them, or {"listen": "HOST:PORT"}."""
     if isinstance(value, dict):
-        required = {"listen": '"0.0.0.0:8765"'}
-        given = checks.fields(value, place, {"listen": checks.endpoint}, required)
+        required = {"listen": '"*:8765"'}
+        given = checks.fields(value, place, {"listen": _listen}, required)
         return _Signal((), given["listen"])
     if isinstance(value, list):
         if not value:
@@ -260,10 +261,22 @@ def _signal(value: object, place: Place) -> _Signal:
     return _Signal((checks.signal_url(value, place),), None)
 
 
-def _stun_of(urls: tuple[str, ...]) -> tuple[Endpoint, ...]:
+def _listen(value: object, place: Place) -> Endpoint:
+    """``HOST:PORT``; ``*:PORT`` is every address of both families."""
+    cure = 'write "HOST:PORT", or "*:PORT" for every address of this host'
+    try:
+        endpoint = Endpoint.parse(checks.text(value, place))
+    except ValueError as error:
+        raise place.wrong(str(error), cure) from None
+    if endpoint.port == 0:
+        raise place.wrong("has port 0", cure)
+    return endpoint
+
+
+def _stun_of(urls: tuple[str, ...]) -> tuple[HostPort, ...]:
     """The STUN servers that go with rendezvous: the same hosts, at the standard port."""
     hosts = (urlsplit(url).hostname for url in urls)
-    return tuple(Endpoint(host, STUN_PORT) for host in dict.fromkeys(hosts) if host)
+    return tuple(HostPort(host, STUN_PORT) for host in dict.fromkeys(hosts) if host)
 
 
 def _host_name(place: Place) -> str:
@@ -317,7 +330,7 @@ def _ip4(given: dict[str, Any], place: Place) -> ipaddress.IPv4Interface | None:
 
 def _turn_server(value: object, place: Place) -> TurnServer:
     known: dict[str, Check[Any]] = {
-        "server": checks.endpoint,
+        "server": checks.host_port,
         "user": checks.text,
         "pass": checks.text,
         "transport": checks.one_of("udp", "tcp", "tls"),
@@ -369,7 +382,7 @@ KEYS: dict[str, Check[Any]] = {
     "secret_file": checks.text,
     "node": checks.node_name,
     "signal": _signal,
-    "stun": checks.list_of(checks.endpoint, MAX_SERVERS),
+    "stun": checks.list_of(checks.host_port, MAX_SERVERS),
     "turn": checks.list_of(_turn_server, MAX_SERVERS),
     "tap": checks.interface,
     "bridge": checks.interface,

@@ -5,6 +5,7 @@ in one line on stderr.
 """
 
 import argparse
+import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +16,8 @@ from tincan.errors import TincanError
 REFUSED = 1
 WRONG = 2
 LEVELS = ("CRITICAL", "ERROR", "WARNING", "INFO", "DEBUG")
+
+log = logging.getLogger(__name__)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -55,8 +58,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return run(options.run_dir, options.log_level)
     except KeyboardInterrupt:
         return 130
-    except (TincanError, OSError) as error:
-        print(f"tincan: {error}", file=sys.stderr)
+    except Exception as error:  # outermost
+        cause: BaseException = error
+        while isinstance(cause, BaseExceptionGroup):
+            cause = cause.exceptions[0]
+        if isinstance(cause, (TincanError, OSError)):
+            told = f"tincan: {cause}"
+        else:
+            told = f"tincan: internal error: {type(cause).__name__}: {cause}; please report it"
+            log.critical("internal error", exc_info=error)
+        print(" ".join(told.splitlines()), file=sys.stderr)
         return REFUSED
 
 
