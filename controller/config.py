@@ -306,8 +306,9 @@ def _icc(value: object, place: Place) -> bool:
 def _level(value: object, place: Place) -> str:
     if isinstance(value, int) and not isinstance(value, bool):
         return IPOP_LEVELS[checks.whole(0, 3)(value, place)]
-    upper = value.upper() if isinstance(value, str) else value
-    return checks.one_of(*LEVELS)(upper, place)
+    if isinstance(value, str) and value.upper() in LEVELS:
+        return value.upper()
+    return checks.one_of(*LEVELS)(value, place)
 
 
 def _ip4(given: dict[str, Any], place: Place) -> ipaddress.IPv4Interface | None:

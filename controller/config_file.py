@@ -130,12 +130,13 @@ class _Loader(yaml.SafeLoader):
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        times = Counter(key.value for key in keys)
-        for key in keys:
-            if times[key.value] > 1:
-                problem = f'the key "{shown(key.value)}" appears twice'
-                raise _Unwelcome(problem, "keep one of them", key.start_mark)
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    problem = f'the key "{shown(key.value)}" appears twice'
+                    raise _Unwelcome(problem, "keep one of them", key.start_mark)
+                seen.add(key.value)
         return super().construct_mapping(node, deep)
 
 
