@@ -10,6 +10,7 @@ from typing import Final
 from controller.errors import SystemRefusal
 
 EVERYWHERE: Final = ("", "*", "::", "[::]")  # all addresses of both families
+BACKLOG: Final = 128  # connections that the kernel accepts ahead of us
 RECEIVE_BUFFER: Final = 64 * 1024  # bytes; bounds what one wake-up can hand to the parser
 
 
@@ -67,23 +68,27 @@ def _split(text: str) -> tuple[str, str | None]:
 
 
 def bind(endpoint: Endpoint, kind: socket.SocketKind, what: str) -> list[socket.socket]:
-    """Return non-blocking sockets bound to ``endpoint``; raise SystemRefusal.
+    """Return non-blocking sockets bound to ``endpoint``, listening if streams; or SystemRefusal.
 
     One per address; with an empty host one per family, on the same port even if that is 0. A
-    machine without IPv6 gets the IPv4 one alone. ``what`` names the service in the refusal.
+    family that this machine lacks is left out. ``what`` names the service in the refusal.
     """
     sockets: list[socket.socket] = []
     port = endpoint.port
+    missing: OSError | None = None
     try:
         for family, address in _addresses(endpoint, kind):
             try:
                 sock = _bound(family, kind, (address, port))
             except OSError as error:
-                if sockets and not endpoint.host and error.errno in _NO_FAMILY:
-                    continue
-                raise
+                if error.errno not in _NO_FAMILY:
+                    raise
+                missing = error
+                continue
             sockets.append(sock)
             port = sock.getsockname()[1]
+        if missing is not None and not sockets:
+            raise missing
     except OSError as error:
         for sock in sockets:
             sock.close()
@@ -120,6 +125,9 @@ def _bound(
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
         sock.bind(address)
+        if kind == socket.SOCK_STREAM:
+            # Two may bind with SO_REUSEADDR; only listening makes the second one fail.
+            sock.listen(BACKLOG)
     except OSError:
         sock.close()
         raise

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
-from controller.errors import SignalError
+from controller.errors import SignalError, one_line
 from controller.keys import NetworkKeys
 from controller.signal import messages
 from controller.signal.events import (
@@ -31,7 +31,7 @@ from controller.signal.events import (
 )
 from controller.signal.messages import MAX_PAYLOAD, encode
 from controller.signal.proof import join
-from controller.signal.sealing import Pair, Sealed, make_card, open_card
+from controller.signal.sealing import MAX_NAME, Pair, Sealed, make_card, open_card
 from tincan.crypto import NONCE_SIZE, PrivateKey, random_bytes
 
 MAX_PEERS: Final = 1024  # members remembered; a rendezvous of ours admits 256
@@ -201,6 +201,7 @@ class Presence:
         if known is None and len(self._peers) >= MAX_PEERS:
             self.counters["signal_too_many_peers"] += 1
             return []
+        name = one_line(name)[:MAX_NAME]  # people will see it on a terminal
         pair = None if known is None else known.pair
         self._peers[member.id] = _Peer(member.session, name, pair)
         if self._listed is not None:
