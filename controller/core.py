@@ -1,0 +1,81 @@
+"""What the pure rooms share: who we are, the table, who is connected, and what to do next.
+
+A room calls ``emit`` and ``send``; ``Switch`` hands the collected actions out after each event.
+"""
+
+from collections import Counter, OrderedDict
+
+from controller import rpc
+from controller.bindings import Binding, Key, Table
+from controller.frames import link_local
+from controller.model import Action, Ip, Mac, NodeId, Report, Send
+from controller.timers import Timers
+
+MAX_REPORTED = 1024
+"""Log lines remembered so as not to repeat them."""
+REPEAT_REPORT_S = 600.0
+"""When a line that still holds may be logged again."""
+
+
+class Core:
+    """``probe_mac`` and ``probe_ip`` are the sender of this node's own questions to its bridge:
+    nobody's address, so that asking changes no cache (RFC 5227 section 2.1.1)."""
+
+    def __init__(self, node: NodeId, counters: Counter[str]) -> None:
+        self.node = node
+        self.counters = counters
+        self.probe_mac: Mac = "0a:" + ":".join(node[i : i + 2] for i in range(0, 10, 2))
+        self.probe_ip: Ip = link_local(self.probe_mac)
+        self.table = Table(node)
+        self.timers = Timers()
+        self.peers: dict[NodeId, float] = {}
+        self._actions: list[Action] = []
+        self._reported: OrderedDict[str, float] = OrderedDict()
+
+    def emit(self, action: Action) -> None:
+        self._actions.append(action)
+
+    def send(self, peer: NodeId | None, message: rpc.Message) -> None:
+        """Send to ``peer``, or to all; to nobody when there is nobody."""
+        if peer in self.peers or (peer is None and self.peers):
+            self._actions.append(Send(peer, message))
+
+    def drain(self) -> list[Action]:
+        """Return what has been emitted since the last call."""
+        actions, self._actions = self._actions, []
+        return actions
+
+    def report(self, subject: str, text: str, now: float, level: str = "WARNING") -> None:
+        """Log ``text`` unless a line about ``subject`` was logged within REPEAT_REPORT_S."""
+        if now < self._reported.get(subject, float("-inf")) + REPEAT_REPORT_S:
+            return
+        self._reported.pop(subject, None)
+        self._reported[subject] = now
+        if len(self._reported) > MAX_REPORTED:
+            self._reported.popitem(last=False)
+        self.emit(Report(level, text))
+
+    def reachable(self, binding: Binding) -> bool:
+        """Return whether the node of ``binding`` is this one or connected."""
+        return binding.node == self.node or binding.node in self.peers
+
+    def is_ours(self, binding: Binding | None) -> bool:
+        return binding is not None and binding.alive and binding.node == self.node
+
+
+def entry(binding: Binding) -> rpc.Entry:
+    """Return ``binding`` as it is told to peers."""
+    vlan, ip = binding.key
+    return rpc.Entry(ip, binding.mac, binding.sequence, vlan, binding.router)
+
+
+def gone(binding: Binding) -> rpc.Gone:
+    """Return a withdrawal as it is told to peers."""
+    vlan, ip = binding.key
+    return rpc.Gone(ip, binding.sequence, vlan)
+
+
+def name(key: Key) -> str:
+    """Return ``key`` as people read it."""
+    vlan, ip = key
+    return f"{ip} (VLAN {vlan})" if vlan else ip
