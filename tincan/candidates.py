@@ -7,10 +7,11 @@ A candidate travels as an SDP attribute (RFC 8839 section 5.1):
 
 import ipaddress
 import re
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
-from tincan.path import MAX_CANDIDATE_LENGTH
+from tincan.path import MAX_CANDIDATE_LENGTH, MAX_CANDIDATES
 from tincan.udp import Address
 
 MAX_LOCAL_ADDRESSES = 8  # host candidates of ours, and so sockets per negotiation
@@ -71,28 +72,31 @@ def _is_peer(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
 
 
 def screen(
-    lines: Iterable[str], refuse: Callable[[str], bool], ours: Iterable[str]
-) -> tuple[list[Remote], int, int]:
-    """Return the usable candidates, best first, and how many were malformed and refused.
+    lines: Sequence[str],
+    refuse: Callable[[str], bool],
+    ours: Iterable[str],
+    counters: Counter[str],
+) -> list[Remote]:
+    """Return the usable ones of the first MAX_CANDIDATES candidates, best first; count the others.
 
     ``refuse`` knows what would be routed through the overlay. A loopback address is refused too,
     unless ``ours`` (our own addresses) has one: both ends are then on this machine.
     """
-    local_only = any(ipaddress.ip_address(host).is_loopback for host in ours)
+    loopback = any(ipaddress.ip_address(host).is_loopback for host in ours)
     usable: list[Remote] = []
-    malformed = refused = 0
-    for line in lines:
+    for number, line in enumerate(lines):
         remote = parse(line)
         if remote is None:
-            malformed += 1
-        elif refuse(remote.host) or (
-            ipaddress.ip_address(remote.host).is_loopback and not local_only
+            counters["ice_candidates_malformed"] += 1
+        elif (
+            number >= MAX_CANDIDATES
+            or refuse(remote.host)
+            or (ipaddress.ip_address(remote.host).is_loopback and not loopback)
         ):
-            refused += 1
+            counters["ice_candidates_refused"] += 1
         else:
             usable.append(remote)
-    usable.sort(key=lambda remote: -remote.priority)
-    return usable, malformed, refused
+    return sorted(usable, key=lambda remote: -remote.priority)
 
 
 def offerable(addresses: Iterable[str]) -> list[str]:
