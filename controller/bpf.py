@@ -20,10 +20,11 @@ Block: TypeAlias = list[Instruction]
 _SO_ATTACH_FILTER = 26
 _PACKET_OUTGOING = 4
 _AD_PKTTYPE = 0xFFFFF000 + 4  # SKF_AD_OFF + SKF_AD_PKTTYPE
+_AD_RANDOM = 0xFFFFF000 + 56
 
 _LD_W, _LD_H, _LD_B = 0x20, 0x28, 0x30  # load word, half word, byte at an absolute offset
 _JEQ, _JGT, _JGE, _JSET = 0x15, 0x25, 0x35, 0x45
-_RET = 0x06
+_RET, _TXA, _LDX_IMMEDIATE = 0x06, 0x87, 0x01
 
 _ACCEPT: Block = [(_RET, 0, 0, 2048)]  # at most capture.SNAPLEN bytes
 _ACCEPT_ALL: Block = [(_RET, 0, 0, 0xFFFFFFFF)]
@@ -86,10 +87,29 @@ _OUTGOING_ONLY: Block = [
 ]
 
 
-def resolution(muted: Collection[bytes]) -> bytes:
-    """ARP and ND, untagged or with one tag in the frame, unless from a muted MAC."""
+def resolution(muted: Collection[bytes], regulars: Collection[bytes] | None = None) -> bytes:
+    """ARP and ND, untagged or with one tag in the frame, unless from a muted MAC.
+
+    With ``regulars``, all of what these send, and one of 64 frames of the others.
+    """
     silence = [step for source in muted for step in _from(source, _DROP)]
-    return _assemble([*_OUTGOING_ONLY, *silence, *_neighbours(_ACCEPT), *_DROP])
+    favour = [step for source in regulars or () for step in _from(source, _ACCEPT)]
+    sample = [_load(_LD_W, _AD_RANDOM), (_JSET, 0, len(_DROP), 63), *_DROP]
+    return _assemble(
+        [
+            *_OUTGOING_ONLY,
+            *silence,
+            # X tells whether it is one of them: a verdict of a few hundred steps is too long to
+            # be jumped over.
+            (_LDX_IMMEDIATE, 0, 0, 0),
+            *_neighbours([(_LDX_IMMEDIATE, 0, 0, 1)]),
+            (_TXA, 0, 0, 0),
+            (_JEQ, len(_DROP), 0, 1),
+            *_DROP,
+            *(favour + sample if regulars is not None else []),
+            *_ACCEPT,
+        ]
+    )
 
 
 def frames_from(sources: Collection[bytes]) -> bytes:

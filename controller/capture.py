@@ -117,7 +117,7 @@ def parse(frame: bytes, vlan: int | None) -> Captured | None:
             return _parse_arp(body[:28], vid, eth_src, eth_dst)
         if kind == _ETH_IP6:
             return _parse_ip6(body, vid, eth_src, eth_dst)
-        if kind == _ETH_IP4:
+        if kind == _ETH_IP4 and not frame[0] & 1:
             return _parse_ip4(body, vid, eth_src, eth_dst)
     except _DISSECTION_FAULTS as fault:
         raise MalformedFrame("undissectable") from fault
@@ -132,15 +132,18 @@ def _ip(text: str) -> Ip:
     return str(ipaddress.ip_address(text))
 
 
+_ARP_FORMAT = struct.pack(">HHBB", 1, _ETH_IP4, 6, 4)  # IPv4 over Ethernet
+
+
 # Repeated requests are equal to the byte, and the repeat is what is answered locally: it costs
 # 1 us here instead of 100. Nothing that raises is kept.
 @lru_cache(maxsize=1024)
 def _parse_arp(body: bytes, vlan: Vlan, eth_src: Mac, eth_dst: Mac) -> Arp:
     if len(body) < 28:
         raise MalformedFrame("arp_truncated")
-    arp = ARP(body)
-    if (arp.hwtype, arp.ptype, arp.hwlen, arp.plen) != (1, _ETH_IP4, 6, 4):
+    if body[:6] != _ARP_FORMAT:
         raise MalformedFrame("arp_format")
+    arp = ARP(body)
     if arp.op not in (ARP_REQUEST, ARP_REPLY):
         raise MalformedFrame("arp_operation")
     if body[8] & 1 or not any(body[8:14]):
@@ -294,7 +297,7 @@ def build(packet: Buildable) -> bytes:
     """
     if isinstance(packet, Arp):
         return _ethernet(packet, _ETH_ARP) + _ARP.pack(
-            *(1, _ETH_IP4, 6, 4, packet.op),
+            *(_ARP_FORMAT, packet.op),
             *(_raw_mac(packet.sha), socket.inet_aton(packet.spa)),
             *(_raw_mac(packet.tha), socket.inet_aton(packet.tpa)),
         )
@@ -317,7 +320,7 @@ def build(packet: Buildable) -> bytes:
     return _ethernet(packet, _ETH_IP4) + bytes(IP(src=packet.src_ip, dst=packet.dst_ip) / error4)
 
 
-_ARP = struct.Struct(">HHBBH6s4s6s4s")  # RFC 826
+_ARP = struct.Struct(">6sH6s4s6s4s")  # RFC 826
 _IP6 = struct.Struct(">IHBB16s16s")
 _ND = struct.Struct(">BBHI16s")  # RFC 4861 sections 4.3 and 4.4: type, code, checksum, flags
 
@@ -384,8 +387,9 @@ RECEIVE_BUFFER = 1 << 20  # bytes; a small frame is accounted with about 800
 READ_BUDGET = 64  # frames per wake-up
 DISSECT_BUDGET = 8  # dissections per wake-up: about 1 ms
 PAUSE = 0.004  # s without reading, after a wake-up in which all frames were refused
-MUTE = 1.0  # s for which the kernel drops the frames of a loud sender
+RELIEF = 1.0  # s for which the kernel drops the frames of a loud sender, or most of strangers
 MAX_MUTED = 16
+MAX_REGULARS = 128  # of each kind, whose frames get through a storm of strangers
 MAX_GATEWAYS = 64
 
 
@@ -396,7 +400,8 @@ class Capture:
     ``on_closed`` once, with the reason, when the TAP is gone (``close`` does not call it).
     The TAP may go down and up. Counts ``frames_dropped.capture_policed`` (refused before a
     dissection), ``.capture_overrun`` (dropped by the kernel, queue full), ``.REASON`` of each
-    malformed frame, and ``capture_muted`` (a loud sender left to the kernel for a second).
+    malformed frame; and ``capture_muted`` (a loud sender left to the kernel for a second),
+    ``capture_strangers_sampled`` (the same for most frames of senders not heard before).
     Raises SystemRefusal. Needs CAP_NET_RAW and a running loop.
     """
 
@@ -413,6 +418,7 @@ class Capture:
         self._counters = counters
         self._loop = asyncio.get_running_loop()
         self._muted: set[bytes] = set()
+        self._regulars: set[bytes] | None = None
         self._gateways: tuple[bytes, ...] = ()
         self._police = {
             _ETH_ARP: Police(rate=50, burst=200, total=1000, total_burst=1000),
@@ -486,6 +492,8 @@ class Capture:
             # Level-triggered, and nothing worth having: leave the rest to the kernel's queue.
             self._loop.remove_reader(sock.fileno())
             self._loop.call_later(PAUSE, self._listen, sock, police)
+            if sock is self._resolution and not self._muted:
+                self._sample_strangers()
 
     def _admit(self, frame: bytes, police: dict[int, Police]) -> bool:
         kind = int.from_bytes(frame[16:18] if frame[12:14] == b"\x81\x00" else frame[12:14], "big")
@@ -507,17 +515,31 @@ class Capture:
             self._on_packet(packet)
 
     def _mute(self, source: bytes) -> None:
-        if source in self._muted or len(self._muted) >= MAX_MUTED:
-            return
-        self._counters["capture_muted"] += 1
-        self._muted.add(source)
-        attach(self._resolution, resolution(self._muted))
-        self._loop.call_later(MUTE, self._unmute, source)
+        if source not in self._muted and len(self._muted) < MAX_MUTED:
+            self._counters["capture_muted"] += 1
+            self._muted.add(source)
+            self._loop.call_later(RELIEF, self._unmute, source)
+            self._filter()
 
     def _unmute(self, source: bytes) -> None:
         self._muted.discard(source)
+        self._filter()
+
+    def _sample_strangers(self) -> None:
+        if self._regulars is None:
+            self._counters["capture_strangers_sampled"] += 1
+            polices = self._police.values()
+            self._regulars = {m for police in polices for m in police.regulars(MAX_REGULARS)}
+            self._loop.call_later(RELIEF, self._hear_strangers)
+            self._filter()
+
+    def _hear_strangers(self) -> None:
+        self._regulars = None
+        self._filter()
+
+    def _filter(self) -> None:
         if self._sockets:
-            attach(self._resolution, resolution(self._muted))
+            attach(self._resolution, resolution(self._muted, self._regulars))
 
     def _count_overrun(self, sock: socket.socket) -> None:
         _, dropped = struct.unpack("=II", sock.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, 8))

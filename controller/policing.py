@@ -7,6 +7,7 @@ neither the buckets nor the places of those that are known.
 """
 
 from collections import OrderedDict
+from heapq import nsmallest
 
 MAX_KNOWN = 4096  # senders heard at least twice; the longest silent leaves first
 MAX_NEWCOMERS = 1024  # senders heard once
@@ -17,11 +18,12 @@ LOUD_AFTER = 64  # frames refused in a row: worth a rule in the kernel
 class Bucket:
     """A token bucket. ``refused`` counts the refusals since the last admission."""
 
-    __slots__ = ("refused", "stamp", "tokens")
+    __slots__ = ("refused", "since", "stamp", "tokens")
 
     def __init__(self, burst: float, now: float) -> None:
         self.tokens = burst
         self.stamp = now
+        self.since = now
         self.refused = 0
 
     def take(self, rate: float, burst: float, now: float) -> bool:
@@ -79,3 +81,8 @@ class Police:
         """Whether ``source`` goes on and on although it is refused."""
         bucket = self._known.get(source)
         return bucket is not None and bucket.refused >= LOUD_AFTER
+
+    def regulars(self, count: int) -> list[bytes]:
+        """The senders known for longest, without loud ones: whom to hear in an anonymous storm."""
+        quiet = (source for source, b in self._known.items() if b.refused < LOUD_AFTER)
+        return nsmallest(count, quiet, key=lambda source: self._known[source].since)

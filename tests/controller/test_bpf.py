@@ -1,0 +1,82 @@
+"""The filters, run by the kernel on a pair of datagram sockets: no privilege needed.
+
+A frame on a unix socket has no direction, so the rule about outgoing frames is tested on a TAP
+(tests/netns/test_capture.py); here it is cut off.
+"""
+
+import socket
+from dataclasses import replace
+
+import pytest
+from scapy.layers.inet6 import ICMPv6EchoRequest, ICMPv6ND_NS, IPv6ExtHdrFragment
+
+from controller import bpf
+from controller.capture import build
+from controller.model import Buildable, Prohibited
+from tests.controller.test_capture import (
+    ADVERTISEMENT,
+    DAD,
+    ECHO,
+    IP_A,
+    LL_B,
+    REQUEST,
+    SOLICITATION,
+    A,
+    B,
+    nd,
+)
+
+RAW_A, RAW_B = bytes.fromhex(A.replace(":", "")), bytes.fromhex(B.replace(":", ""))
+DIRECTION = 8 * len(bpf._OUTGOING_ONLY)
+
+
+def passes(program: bytes, frame: bytes) -> bool:
+    send, receive = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    with send, receive:
+        receive.setblocking(False)
+        bpf.attach(receive, program[DIRECTION:])
+        send.send(frame)
+        try:
+            return receive.recv(4096) == frame[:2048]
+        except BlockingIOError:
+            return False
+
+
+NEIGHBOURS: list[Buildable] = [REQUEST, SOLICITATION, DAD, ADVERTISEMENT]
+OTHERS: list[Buildable] = [ECHO, Prohibited("fd00::7", "fd00::1", bytes(60), 0, B, A)]
+
+
+@pytest.mark.parametrize("vlan", [0, 5])
+@pytest.mark.parametrize("packet", NEIGHBOURS + OTHERS)
+def test_arp_and_nd_pass(packet: Buildable, vlan: int) -> None:
+    frame = build(replace(packet, vlan=vlan))
+    assert passes(bpf.resolution(()), frame) == (packet in NEIGHBOURS)
+    other = bpf.frames_from([bytes(6), RAW_A, RAW_B])
+    unicast = not frame[0] & 1
+    assert passes(other, frame) == (packet not in NEIGHBOURS and unicast)
+
+
+def test_fragmented_nd_passes_so_that_it_is_counted() -> None:
+    assert passes(bpf.resolution(()), nd(IP_A, IPv6ExtHdrFragment(nh=58) / ICMPv6ND_NS(tgt=LL_B)))
+    assert not passes(bpf.resolution(()), nd(IP_A, IPv6ExtHdrFragment(nh=17) / bytes(60)))
+    assert not passes(bpf.resolution(()), nd(IP_A, ICMPv6EchoRequest()))
+
+
+@pytest.mark.parametrize("length", range(14, 60, 3))
+def test_short_frames_are_dropped_or_passed(length: int) -> None:
+    for packet in NEIGHBOURS:
+        passes(bpf.resolution([RAW_B], [RAW_A]), build(packet)[:length])
+
+
+def test_muted_senders_are_dropped() -> None:
+    many = [bytes((2, 0, 0, 0, 1, i)) for i in range(15)]
+    assert not passes(bpf.resolution([*many, RAW_A]), build(REQUEST))
+    assert passes(bpf.resolution([*many, RAW_B]), build(REQUEST))
+
+
+def test_regulars_pass_and_strangers_are_sampled() -> None:
+    many = [bytes((2, 0, 0, 0, 1, i)) for i in range(255)]
+    assert passes(bpf.resolution((), [*many, RAW_A]), build(REQUEST))
+    passed = sum(passes(bpf.resolution((), many), build(REQUEST)) for _ in range(640))
+    assert 0 < passed < 64
+    assert not passes(bpf.resolution((), [RAW_A, RAW_B]), build(ECHO))
