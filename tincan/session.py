@@ -56,7 +56,7 @@ RETRY: Final = (0.5, 1.0, 1.0, 1.0, 5.0)  # s between repetitions of an INIT; th
 OFFER_LIFETIME: Final = 20.0  # s after which an unanswered INIT is made anew
 UNCONFIRMED: Final = 5.0  # s that a new key has to prove itself before another may be asked for
 REPEAT_AFTER: Final = 0.2  # s; start() called sooner than this after an INIT sends no copy of it
-OPENING_KEYS: Final = 4  # per session; a peer that asks for more loses the oldest unused one
+OPENING_KEYS: Final = 4  # per session; a peer that asks for more loses the least needed one
 HANDSHAKES_PER_SECOND: Final = 20  # per session, 4 ms of work; what is beyond is not looked at
 
 
@@ -406,15 +406,20 @@ class Session:
         self, opening: OpeningKey, sealing: SealingKey, payload: bytes, stamp: int
     ) -> _Generation:
         if len(self._generations) >= OPENING_KEYS:
-            # Never the newest one that is in use: the peer may have nothing better.
-            unused = (each for each in self._generations if not each.opening.confirmed)
-            self._drop(next(unused, self._generations[0]))
+            self._drop(self._least_needed())
         generation = _Generation(self._count, opening, sealing, payload, stamp)
         self._count += 1
         self._generations.append(generation)
         self.opening[opening.index] = opening
         self._on_keys()
         return generation
+
+    def _least_needed(self) -> _Generation:
+        """Both sides only ever move on to newer keys, so what came before the newest confirmed
+        one matters to stragglers at most; that one itself may be all that the peer has."""
+        confirmed = [each for each in self._generations if each.opening.confirmed]
+        unused = [each for each in self._generations if not each.opening.confirmed]
+        return [*confirmed[:-1], *unused][0]
 
     def _drop(self, generation: _Generation) -> None:
         self._generations.remove(generation)
