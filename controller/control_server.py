@@ -78,11 +78,13 @@ class ControlServer:
             async with asyncio.timeout(DEADLINE):
                 writer.write(_refusal("too many are asking") if full else await self._serve(reader))
                 await writer.drain()
+                writer.close()
+                await writer.wait_closed()  # until the asker has read it all
         except (TimeoutError, ConnectionError):
             log.debug("a client of the control socket went away or was too slow")
         finally:
             self._clients.discard(task)
-            writer.close()
+            writer.transport.abort()
 
     async def _serve(self, reader: asyncio.StreamReader) -> bytes:
         """Read one request and return the answer to it."""
