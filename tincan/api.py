@@ -192,6 +192,7 @@ class PathInfo(Struct):
 class LinkInfo(Struct):
     peer: NodeId
     state: str
+    relayed: bool
     path: PathInfo | None
     rtt_ms: float | None
     pmtu: int | None
@@ -245,7 +246,10 @@ class Logging(Struct, forbid_unknown_fields=True):
 
 
 class LinkConnected(Struct):
+    """The link is up, or up again, or has another path."""
+
     peer: NodeId
+    relayed: bool
 
 
 class LinkDisconnected(Struct):

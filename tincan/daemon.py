@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from tincan import api
+from tincan.agent import IceAgent
 from tincan.crypto import PrivateKey
 from tincan.errors import ApiError, SystemRefusal
 from tincan.forwarding import LOCAL, Local
 from tincan.frame import Kind, NeverForward
-from tincan.ice import IceAgent
 from tincan.link import Link
 from tincan.negotiation import Negotiation
 from tincan.path import Description, TurnServer
@@ -30,7 +30,7 @@ from tincan.policy import Policy
 from tincan.pump import Pump
 from tincan.server import ApiServer, Handler
 from tincan.session import Session
-from tincan.tap import Offloads, Tap, open_tap
+from tincan.tap import Offloads, Tap, bring_up, open_tap
 from tincan.udp import UdpSocket
 from tincan.wire import VNET_SIZE
 
@@ -150,10 +150,13 @@ class Tincan:
     # -- the TAP
 
     async def _open_tap(self, wish: api.OpenTap) -> tuple[api.TapInfo, int]:
+        descriptor = self._server.take_descriptor()
+        if self._tap is not None and descriptor is not None:
+            os.close(descriptor)
         if self._tap is None:
             offloads = Offloads(wish.vnet_hdr, wish.tso, wish.uso)
-            tap = open_tap(wish.name, bytes.fromhex(wish.mac.replace(":", "")), offloads)
-            self._tap = tap
+            tap = self._tap = open_tap(wish.name, _mac(wish.mac), offloads, descriptor)
+            bring_up(tap.name)
             self._pump = Pump(tap, self._policy, self.counters)
             self._pump.start()
         elif self._tap.name != wish.name:
@@ -409,7 +412,7 @@ class Tincan:
         logger.info(
             "link to %.8s up: %s to %s by %s", link.peer, path.local, path.remote, path.peer_address
         )
-        self._emit(api.LinkConnected(link.peer))
+        self._emit(api.LinkConnected(link.peer, path.relayed))
 
     def link_disconnected(self, link: Link, reason: str) -> None:
         logger.info("link to %.8s down: %s", link.peer, reason)
@@ -442,6 +445,7 @@ def _link_info(link: Link) -> api.LinkInfo:
     return api.LinkInfo(
         peer=link.peer,
         state=link.state.value,
+        relayed=path is not None and path.relayed,
         path=info,
         rtt_ms=None if link.rtt is None else round(link.rtt * 1000, 3),
         pmtu=link.mtu,

@@ -425,7 +425,7 @@ class Link:
         if handshakes:
             self._send_raw(self._handshake_path(), handshakes)
         if self.active is not None:
-            self._send_probes(self._liveness.tick(now), now)
+            self._send_probes([probe.id for probe in self._liveness.tick(now)], now)
             if self._liveness.dead and self.state is LinkState.CONNECTED:
                 self._lost("silent", now)
             self._probe_mtu(now)

@@ -144,7 +144,7 @@ class Policy(Generic[PeerT]):
         )
 
     def _reply(self, entry: Entry[PeerT] | None) -> Unicast[PeerT] | None:
-        """Decide about a unicast ARP reply or advertisement: the controllers', if both are there."""
+        """Decide about a unicast ARP reply or advertisement: the controllers' business, if any."""
         if entry is None:
             if self.attached:
                 self._left()
@@ -184,7 +184,8 @@ class Policy(Generic[PeerT]):
             self._drop(f"{kind.value}_from_peer")
             return None
         if kind is Kind.NEIGHBOUR and self.attached and link.attended:
-            return self._drop("neighbour_from_peer")  # two controllers speak for it: no frames
+            self._drop("neighbour_from_peer")  # two controllers speak for it: no frames
+            return None
         destination, source = bytes(frame[:6]), bytes(frame[6:12])
         vlan, ethertype, _ = vlan_and_type(frame)
         learned = self.table.learn(source, vlan, link, now)
@@ -205,7 +206,8 @@ class Policy(Generic[PeerT]):
             return Admitted(None, remember=False)
         entry = self.table.lookup(destination, vlan)
         if entry is not None and entry.port is not LOCAL:
-            return self._drop("not_ours")  # split horizon: we are not on its way
+            self._drop("not_ours")  # split horizon: we are not on its way
+            return None
         return Admitted(
             self.table.lookup(source, vlan),
             remember=kind is Kind.PLAIN and not vlan and ethertype in REMEMBERED_TYPES,

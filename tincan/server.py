@@ -49,6 +49,7 @@ class ApiServer:
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[tuple[bytes, int | None]] = deque()
         self._client: socket.socket | None = None
+        self._descriptor: int | None = None
         self._path = path
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
         with contextlib.suppress(FileNotFoundError):
@@ -76,6 +77,17 @@ class ApiServer:
         if self._client is not None:
             self._send(encode(Request(method, Raw(encode(params)))), None)
 
+    def take_descriptor(self) -> int | None:
+        """Return the descriptor that came with the newest message, now the caller's."""
+        descriptor, self._descriptor = self._descriptor, None
+        return descriptor
+
+    def _keep(self, descriptors: list[int]) -> None:
+        for descriptor in descriptors:
+            if self._descriptor is not None:
+                os.close(self._descriptor)
+            self._descriptor = descriptor
+
     def _accept(self) -> None:
         try:
             client, _ = self._socket.accept()
@@ -102,11 +114,12 @@ class ApiServer:
             if client is not self._client:
                 return
             try:
-                message = client.recv(MAX_MESSAGE + 1)
+                message, descriptors, _, _ = socket.recv_fds(client, MAX_MESSAGE + 1, 1)
             except BlockingIOError:
                 return
             except OSError:
-                message = b""
+                message, descriptors = b"", []
+            self._keep(descriptors)
             if not message:
                 self._drop()
                 return

@@ -70,12 +70,15 @@ class Tap:
         os.close(self.fd)
 
 
-def open_tap(name: str, mac: bytes, wanted: Offloads = Offloads()) -> Tap:
-    """Create the TAP ``name`` with address ``mac`` and bring it up; raise SystemRefusal.
+def open_tap(name: str, mac: bytes, wanted: Offloads, descriptor: int | None = None) -> Tap:
+    """Create the TAP ``name`` with address ``mac``; raise SystemRefusal.
 
+    With ``descriptor``, take over the device behind it instead, whose last user died.
     TUNSETIFF comes before anything registers the descriptor with an event loop: an fd without
     a device polls as an error.
     """
+    if descriptor is not None:
+        return _take_over(descriptor, name, mac, wanted)
     try:
         fd = os.open(DEVICE, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
@@ -90,6 +93,19 @@ def open_tap(name: str, mac: bytes, wanted: Offloads = Offloads()) -> Tap:
         os.close(fd)
         raise
     return Tap(fd, name, mac, got)
+
+
+def _take_over(fd: int, name: str, mac: bytes, wanted: Offloads) -> Tap:
+    try:
+        request = fcntl.ioctl(fd, TUNGETIFF, bytes(_IFREQ.size))
+    except OSError as error:
+        os.close(fd)
+        raise SystemRefusal(f"TAP {name}: the device is gone: {error.strerror}") from None
+    found, flags = _IFREQ.unpack(request)
+    vnet_hdr = bool(flags & IFF_VNET_HDR)
+    got = _set_offloads(fd, wanted) if vnet_hdr else Offloads(False, False, False)
+    os.set_blocking(fd, False)
+    return Tap(fd, found.rstrip(b"\0").decode(), mac, got)
 
 
 def _create(fd: int, name: str, vnet_hdr: bool) -> bool:

@@ -1,0 +1,322 @@
+"""The controller's composition root: who exists, who hears whom, and the order of start and end.
+
+directory and key -> netlink -> tincan (started or taken over) -> TAP in its bridge
+-> capture -> signalling -> links -> bindings                     the end: the other way round
+"""
+
+import asyncio
+import hashlib
+import logging
+import signal
+import time
+from collections import Counter
+from contextlib import AsyncExitStack
+from typing import Any, Final
+
+from controller.attachment import Attachment
+from controller.capture import Capture
+from controller.cli import version
+from controller.config import Config
+from controller.control_server import ControlServer
+from controller.errors import SystemRefusal
+from controller.identity import load_key
+from controller.keys import NetworkKeys
+from controller.mesh import Mesh
+from controller.metrics import new_counters
+from controller.model import Captured, Ip, Mac, NodeId
+from controller.netlink import Netlink
+from controller.process import check_rights, hold
+from controller.proxy import Proxy
+from controller.report import Reporter
+from controller.signal.endpoint import Endpoint
+from controller.signal.rendezvous import Rendezvous
+from controller.switch import Switch
+from controller.tunnel import Tunnel, TunnelLost
+from tincan import api
+from tincan.crypto import PrivateKey
+
+log = logging.getLogger(__name__)
+
+RESTART_PAUSE: Final = 0.2  # s before a tincan that died is replaced; doubles up to
+LONGEST_RESTART_PAUSE: Final = 10.0
+
+
+class App:
+    """One controller, from ``start`` to its end."""
+
+    def __init__(self, config: Config, private: PrivateKey, netlink: Netlink) -> None:
+        self._config = config
+        self._private = private
+        self._netlink = netlink
+        self._loop = asyncio.get_running_loop()
+        self.node: NodeId = private.public.hex()
+        self.counters: Counter[str] = new_counters()
+        self.started = time.monotonic()
+        self.keys = NetworkKeys.derive(config.network, config.secret)
+        self.tunnel = Tunnel(
+            config.run_dir, config.tincan_logging, version(), self._on_tunnel, self.counters
+        )
+        self.proxy = Proxy(
+            Switch(self.node, self.counters),
+            self.tunnel,
+            config.icc_port,
+            self.counters,
+            self._never_forward,
+        )
+        self.attachment = Attachment(
+            config,
+            netlink,
+            host_addresses=self._host_addresses,
+            bridge_addresses=self.proxy.bridge_addresses,
+            routes_changed=self._routes_changed,
+            ports_gone=self.proxy.ports_gone,
+        )
+        self.mesh: Mesh | None = None
+        self.capture: Capture | None = None
+        self._addresses: tuple[Ip, ...] = ()
+        self._never: tuple[frozenset[Mac], frozenset[Ip]] = (frozenset(), frozenset())
+        self._stun: list[api.HostPort] = [api.HostPort(s.host, s.port) for s in config.stun]
+
+    # -- start
+
+    async def start(self, tasks: asyncio.TaskGroup, urls: tuple[str, ...]) -> None:
+        """Bring everything up. Raise SystemRefusal."""
+        self.mesh = Mesh(
+            urls,
+            self.keys,
+            self._private,
+            self._config.node,
+            self.tunnel,
+            tasks,
+            self.counters,
+            forgotten=self.proxy.peer_down,
+        )
+        await self._set_up_tincan(await self.tunnel.connect())
+        await self.attachment.prepare()
+        self._open_capture()
+        tasks.create_task(self._heartbeat())
+        tasks.create_task(self.attachment.run())
+        tasks.create_task(self.mesh.run())
+        tasks.create_task(self._keep_tincan())
+
+    async def _set_up_tincan(self, welcome: api.Welcome) -> None:
+        """Give tincan what it must know; take over the links that it has."""
+        config = self._config
+        if welcome.node not in (None, self.node) or (
+            welcome.tap is not None and welcome.tap.name != config.tap
+        ):
+            log.warning("replacing a tincan that runs with another key or TAP")
+            welcome = await self.tunnel.replace()
+        offloads = config.offloads
+        identity = api.Identity(
+            private_key=self._private.raw.hex(),
+            psk=self.keys.psk.hex(),
+            network_id=self.keys.network_id.hex(),
+            stun=self._stun,
+            turn=[
+                api.TurnEntry(t.server.host, t.server.port, t.user, t.password, t.transport)
+                for t in config.turn
+            ],
+            gso=offloads.gso,
+            gro=offloads.gro,
+            mtu_probing=config.mtu_probing,
+        )
+        await self.tunnel.call("set_identity", identity, type(None))
+        await self.tunnel.open_tap(
+            api.OpenTap(config.tap, self._tap_mac(), offloads.vnet_hdr, offloads.tso, offloads.uso)
+        )
+        self._addresses = await self._netlink.host_addresses(config.tap, config.network_ignore_list)
+        self._push_addresses()
+        self._never_forward(*self._never)
+        self.proxy.push_pins()
+        for link in await self.links():
+            if link.state == "connected":
+                self._linked(link)
+
+    def _tap_mac(self) -> Mac:
+        """fe: and 40 bits of the node's id: above every other MAC, so a bridge never takes it."""
+        return "fe:" + hashlib.sha256(bytes.fromhex(self.node)).digest()[:5].hex(":")
+
+    def _open_capture(self) -> None:
+        self.capture = Capture(
+            self._config.tap, self._captured, self._capture_closed, self.counters
+        )
+        self.capture.watch_gateways(self._never[0])
+
+    def _captured(self, packet: Captured) -> None:
+        self.proxy.captured(packet)
+
+    def _capture_closed(self, reason: str) -> None:
+        log.warning("capture on %s ended: %s", self._config.tap, reason)
+        self.capture = None
+
+    # -- while it runs
+
+    async def _heartbeat(self) -> None:
+        while True:
+            self.tunnel.notify("heartbeat", api.Heartbeat(self.capture is not None))
+            await asyncio.sleep(api.HEARTBEAT_INTERVAL)
+
+    async def _keep_tincan(self) -> None:
+        """Replace a tincan that died."""
+        pause = RESTART_PAUSE
+        while True:
+            await self.tunnel.lost.wait()
+            log.warning("tincan is gone; starting another")
+            self._links_gone()
+            began = self._loop.time()
+            try:
+                await self._set_up_tincan(await self.tunnel.connect())
+                if self.capture is None:
+                    await self.attachment.prepare()
+                    self._open_capture()
+            except TunnelLost as error:
+                log.warning("%s", error)
+            assert self.mesh is not None
+            self.mesh.tincan_restarted()
+            if self._loop.time() - began > LONGEST_RESTART_PAUSE:
+                pause = RESTART_PAUSE
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, LONGEST_RESTART_PAUSE)
+
+    def _links_gone(self) -> None:
+        assert self.mesh is not None
+        for contact in self.mesh.topology.contacts.values():
+            if contact.linked:
+                self.mesh.unlinked(contact.id, "tincan restarted")
+                self.proxy.peer_down(contact.id)
+
+    def _on_tunnel(self, event: Any) -> None:
+        assert self.mesh is not None
+        if isinstance(event, api.IccReceived):
+            self.proxy.received(event)
+        elif isinstance(event, api.LinkConnected):
+            self._linked(event)
+        elif isinstance(event, api.LinkDisconnected):
+            log.info("link to %s is down: %s", self.mesh.name(event.peer), event.reason)
+            self.mesh.unlinked(event.peer, event.reason)
+            self.proxy.peer_down(event.peer)
+        elif isinstance(event, api.LinkWanted):
+            self.mesh.wanted(event.peer, event.reason)
+        elif isinstance(event, api.MacClaimed):
+            self.proxy.mac_claimed(event)
+
+    def _linked(self, link: api.LinkConnected | api.LinkInfo) -> None:
+        assert self.mesh is not None
+        contact = self.mesh.topology.contacts.get(link.peer)
+        if contact is None or not contact.linked:
+            log.info("link to %s is up", self.mesh.name(link.peer))
+        self.mesh.linked(link.peer, link.relayed)
+        self.proxy.peer_up(link.peer)
+
+    def _host_addresses(self, addresses: tuple[Ip, ...]) -> None:
+        if addresses != self._addresses:
+            log.info("this host's addresses are now %s", ", ".join(addresses) or "none")
+            self._addresses = addresses
+            self._push_addresses()
+            self._routes_changed()
+
+    def _push_addresses(self) -> None:
+        self.tunnel.notify("set_addresses", api.Addresses(list(self._addresses)))
+
+    def _routes_changed(self) -> None:
+        if self.mesh is not None:
+            self.mesh.network_changed()
+
+    def _never_forward(self, macs: frozenset[Mac], ips: frozenset[Ip]) -> None:
+        self._never = (macs, ips)
+        config = self._config
+        self.tunnel.notify(
+            "set_never_forward",
+            api.NeverForwardSet(
+                sorted(macs),
+                sorted(ips),
+                dhcp=config.dhcp == "block",
+                router=config.ra == "block",
+                link_control=not config.link_local_control,
+            ),
+        )
+        if self.capture is not None:
+            self.capture.watch_gateways(macs)
+
+    # -- asking tincan
+
+    async def links(self) -> list[api.LinkInfo]:
+        links: list[api.LinkInfo] = []
+        cursor: int | None = 0
+        while cursor is not None:
+            page = await self.tunnel.call("query_link_stats", api.Page(cursor), api.LinkPage)
+            links += page.links
+            cursor = page.next
+        return links
+
+    # -- end
+
+    async def stop(self) -> None:
+        """Give everything back."""
+        if self.capture is not None:
+            self.capture.close()
+        self.proxy.close()
+        await self.tunnel.stop()
+        self.tunnel.close()
+
+
+async def _serve(config: Config, private: PrivateKey) -> None:
+    loop = asyncio.get_running_loop()
+    finished = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, finished.set)
+    async with AsyncExitStack() as stack:
+        netlink = await stack.enter_async_context(Netlink())
+        app = App(config, private, netlink)
+        urls = config.signal
+        if config.listen is not None:
+            stun = Endpoint(config.listen.host, 3478)
+            rendezvous = Rendezvous(
+                config.listen,
+                stun,
+                networks={config.network: app.keys.membership_key},
+                counters=app.counters,
+            )
+            await stack.enter_async_context(rendezvous)
+            log.info("rendezvous: %s", rendezvous.describe())
+            urls = (rendezvous.url,)
+        reporter = Reporter(config, app)
+        methods = {
+            "status": reporter.status,
+            "bindings": reporter.bindings,
+            "clear": reporter.clear,
+        }
+        stack.push_async_callback(app.stop)
+        async with asyncio.TaskGroup() as tasks:
+            running = tasks.create_task(_run(app, urls, config, methods))
+            await _first(finished, running)
+            running.cancel()
+
+
+async def _run(app: App, urls: tuple[str, ...], config: Config, methods: dict[str, Any]) -> None:
+    """Run everything until cancelled."""
+    async with asyncio.TaskGroup() as tasks, ControlServer(config.control_socket, methods):
+        await app.start(tasks, urls)
+        await asyncio.Event().wait()
+
+
+async def _first(finished: asyncio.Event, running: asyncio.Task[None]) -> None:
+    """Wait until asked to end, or until ``running`` has."""
+    waiting = asyncio.create_task(finished.wait())
+    await asyncio.wait({waiting, running}, return_when=asyncio.FIRST_COMPLETED)
+    waiting.cancel()
+
+
+def run(config: Config) -> int:
+    """Run a controller until SIGTERM or SIGINT; return the exit status. Raise SystemRefusal."""
+    check_rights()
+    with hold(config.run_dir, "run_dir"), hold(config.state_dir, "state_dir"):
+        private = load_key(config.state_dir)
+        asyncio.run(_serve(config, private))
+        (config.run_dir / "tincan.log").unlink(missing_ok=True)
+        (config.run_dir / "tincan.log.1").unlink(missing_ok=True)
+    return 0
+
+
+__all__ = ["App", "SystemRefusal", "run"]

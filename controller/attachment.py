@@ -1,0 +1,148 @@
+"""The TAP's place on this host: in the bridge that the user named, or wherever he put it.
+
+Follows the kernel's word: a bridge that disappears and returns gets its port back; a user who
+runs ``brctl addif`` himself is noticed. Says what keeps frames from passing, with the cure.
+"""
+
+import logging
+from collections.abc import Callable, Collection
+
+from controller.config import Config
+from controller.errors import SystemRefusal
+from controller.model import Ip, Mac, Vlan
+from controller.netlink import (
+    AddressChanged,
+    BridgeAddressChanged,
+    EntriesGone,
+    EntriesUnknown,
+    Link,
+    LinkChanged,
+    Netlink,
+    RouteChanged,
+)
+
+log = logging.getLogger(__name__)
+
+
+class Attachment:
+    """Run by ``run``. The callbacks hear what concerns others."""
+
+    def __init__(
+        self,
+        config: Config,
+        netlink: Netlink,
+        *,
+        host_addresses: Callable[[tuple[Ip, ...]], None],
+        bridge_addresses: Callable[[frozenset[tuple[Ip, Mac]]], None],
+        routes_changed: Callable[[], None],
+        ports_gone: Callable[[Collection[tuple[Mac, Vlan]]], None],
+    ) -> None:
+        self.tap: Link | None = None
+        self.bridge: Link | None = None
+        self.firewall: str | None = None
+        self._config = config
+        self._netlink = netlink
+        self._host_addresses = host_addresses
+        self._bridge_addresses = bridge_addresses
+        self._routes_changed = routes_changed
+        self._ports_gone = ports_gone
+        self._told: set[str] = set()
+        self._routes: object = None
+
+    async def prepare(self) -> None:
+        """Put a new TAP in its place: silent, in its bridge if that exists, with its addresses."""
+        tap, config = self._config.tap, self._config
+        await self._netlink.silence(tap)
+        await self._attach(await self._netlink.link(config.bridge) if config.bridge else None)
+        await self._netlink.set_up(tap)
+        await self._give_addresses()
+        self.tap = await self._netlink.link(tap)
+        if self.tap is not None and self.tap.master is not None:
+            self.bridge = await self._netlink.link(self.tap.master)
+
+    async def run(self) -> None:
+        """Follow what happens to the TAP, the bridge and this host's addresses."""
+        config = self._config
+        async for event in self._netlink.watch(
+            config.tap, config.bridge, config.network_ignore_list
+        ):
+            if isinstance(event, LinkChanged):
+                await self._links_changed(event)
+            elif isinstance(event, AddressChanged):
+                self._host_addresses(event.addresses)
+            elif isinstance(event, BridgeAddressChanged):
+                self._bridge_addresses(event.addresses)
+            elif isinstance(event, RouteChanged):
+                if self._routes is not None and event.default != self._routes:
+                    self._routes_changed()
+                self._routes = event.default
+            elif isinstance(event, EntriesGone):
+                ageing = self.bridge.ageing if self.bridge is not None else 300.0
+                gone = {(e.mac, e.vlan) for e in event.entries if e.silent_for < ageing * 0.9}
+                if gone:
+                    self._ports_gone(gone)
+            elif isinstance(event, EntriesUnknown):
+                continue
+
+    async def _links_changed(self, event: LinkChanged) -> None:
+        joined = event.bridge is not None and (
+            self.bridge is None or self.bridge.index != event.bridge.index
+        )
+        if event.tap is not None and event.bridge is None and event.configured is not None:
+            await self._attach(event.configured)
+        self.tap, self.bridge = event.tap, event.bridge
+        if event.tap is None:
+            return
+        if joined and event.bridge is not None:
+            log.info("TAP %s is in bridge %s", event.tap.name, event.bridge.name)
+            try:
+                await self._netlink.become_multicast_router(event.tap.name)
+                await self._netlink.silence(event.tap.name)
+                if not event.tap.up:
+                    await self._netlink.set_up(event.tap.name)
+                self.firewall = await self._netlink.bridge_nf_drops(event.bridge)
+            except SystemRefusal as error:
+                log.warning("TAP %s: %s", event.tap.name, error)
+        for warning in self.warnings():
+            if warning not in self._told:
+                self._told.add(warning)
+                log.warning("%s", warning)
+        await self._give_addresses()
+
+    async def _attach(self, bridge: Link | None) -> None:
+        if bridge is None:
+            return
+        try:
+            self.tap = await self._netlink.attach(self._config.tap, bridge.name)
+            self.bridge = bridge
+            self.firewall = await self._netlink.bridge_nf_drops(bridge)
+        except SystemRefusal as error:
+            log.warning("TAP %s stays out of bridge %s: %s", self._config.tap, bridge.name, error)
+
+    async def _give_addresses(self) -> None:
+        config = self._config
+        wanted = [str(address) for address in (config.ip4, config.ip6) if address is not None]
+        if wanted:
+            try:
+                await self._netlink.set_addresses(config.tap, wanted)
+            except SystemRefusal as error:
+                log.warning("TAP %s: %s", config.tap, error)
+
+    def warnings(self) -> list[str]:
+        """What keeps frames from passing here, each with its cure."""
+        found = []
+        config = self._config
+        if self.firewall is not None:
+            found.append(self.firewall)
+        if config.bridge is not None and self.bridge is None:
+            found.append(
+                f"bridge {config.bridge} does not exist: create it, the TAP joins by itself"
+            )
+        tap = self.tap
+        if tap is not None and tap.port_state in ("listening", "learning") and self.bridge:
+            seconds = 2 * self.bridge.forward_delay
+            found.append(
+                f"the bridge holds TAP {tap.name} in {tap.port_state} for spanning tree's "
+                f"{seconds:.0f} s: wait, or brctl setfd {self.bridge.name} 0"
+            )
+        return found

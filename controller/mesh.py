@@ -1,0 +1,195 @@
+"""The links of this node, made and kept: topology's decisions carried out.
+
+Signalling tells who is there and carries sealed offers; tincan negotiates; topology decides.
+"""
+
+import asyncio
+import logging
+import random
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import Final
+
+from controller.errors import SignalError, SystemRefusal
+from controller.keys import NetworkKeys
+from controller.model import NodeId
+from controller.signal.client import SignalClient, SignalState
+from controller.signal.events import Absent, Event, Present, Received, Refused, SignalConnected
+from controller.topology import (
+    Accept,
+    Action,
+    Answer,
+    Ask,
+    Dial,
+    Forget,
+    Join,
+    Offer,
+    Please,
+    Sealed,
+    Topology,
+    decode_sealed,
+)
+from controller.tunnel import Tunnel
+from tincan import api
+from tincan.codec import encode
+from tincan.crypto import PrivateKey
+
+log = logging.getLogger(__name__)
+
+MAX_NEGOTIATIONS: Final = 64  # at once; the others wait their turn
+LONGEST_SLEEP: Final = 3600.0  # s
+
+
+class Mesh:
+    """Run by ``run``; told about tincan's events by the app."""
+
+    def __init__(
+        self,
+        urls: tuple[str, ...],
+        keys: NetworkKeys,
+        private: PrivateKey,
+        name: str,
+        tunnel: Tunnel,
+        tasks: asyncio.TaskGroup,
+        counters: Counter[str],
+        forgotten: Callable[[NodeId], None],
+    ) -> None:
+        self.node = private.public.hex()
+        self.topology = Topology(self.node, int(time.time() * 1000), random.random)
+        self.clients = [
+            SignalClient(url, keys, private, name, self._on_signal, counters=counters)
+            for url in urls
+        ]
+        self._tunnel = tunnel
+        self._tasks = tasks
+        self._counters = counters
+        self._forgotten = forgotten
+        self._loop = asyncio.get_running_loop()
+        self._wake = asyncio.Event()
+        self._room = asyncio.Semaphore(MAX_NEGOTIATIONS)
+
+    def name(self, node: NodeId) -> str:
+        """What people call a node."""
+        contact = self.topology.contacts.get(node)
+        return contact.name if contact is not None and contact.name else node[:8]
+
+    @property
+    def signal_states(self) -> list[SignalState]:
+        return [client.state for client in self.clients]
+
+    async def run(self) -> None:
+        """Keep the links up until cancelled."""
+        for client in self.clients:
+            self._tasks.create_task(client.run())
+        while True:
+            now = self._loop.time()
+            self._perform(self.topology.tick(now))
+            delay = min(self.topology.deadline - self._loop.time(), LONGEST_SLEEP)
+            self._wake.clear()
+            try:
+                async with asyncio.timeout(max(delay, 0.0)):
+                    await self._wake.wait()
+            except TimeoutError:
+                continue
+
+    # -- what happens
+
+    def network_changed(self) -> None:
+        """Addresses or routes of this host are other than before."""
+        for client in self.clients:
+            client.network_changed()
+        self.topology.hurry(self._loop.time())
+        self._wake.set()
+
+    def linked(self, peer: NodeId, relayed: bool) -> None:
+        self.topology.linked(peer, relayed, self._loop.time())
+        self._wake.set()
+
+    def unlinked(self, peer: NodeId, reason: str) -> None:
+        self.topology.unlinked(peer, reason, self._loop.time())
+
+    def wanted(self, peer: NodeId, reason: str) -> None:
+        self.topology.wanted(peer, reason, self._loop.time())
+        self._wake.set()
+
+    def tincan_restarted(self) -> None:
+        """Every link is gone on our side only: make them anew, and tell those who elect."""
+        now = self._loop.time()
+        for contact in self.topology.contacts.values():
+            contact.linked = False
+            contact.tries = 0
+            contact.why = "tincan restarted"
+            contact.due = now
+        self._wake.set()
+
+    def _on_signal(self, event: Event) -> None:
+        now = self._loop.time()
+        if isinstance(event, Present):
+            self.topology.present(event.id, event.name, event.session, now)
+        elif isinstance(event, Absent):
+            if not any(event.id in client.peers for client in self.clients):
+                self.topology.absent(event.id, now)
+        elif isinstance(event, Received):
+            try:
+                message = decode_sealed(event.payload)
+            except SignalError as error:
+                self._counters[f"signal_messages_dropped.{error.reason}"] += 1
+                return
+            self._perform(self.topology.received(event.sender, message, now))
+        elif isinstance(event, SignalConnected):
+            self.topology.hurry(now)
+        elif isinstance(event, Refused):
+            self._counters[f"signal_refused.{event.reason}"] += 1
+        self._wake.set()
+
+    # -- what is done about it
+
+    def _perform(self, actions: list[Action]) -> None:
+        for action in actions:
+            if isinstance(action, Dial):
+                self._tasks.create_task(self._dial(action))
+            elif isinstance(action, Accept):
+                self._tasks.create_task(self._accept(action))
+            elif isinstance(action, Join):
+                self._tasks.create_task(self._join(action))
+            elif isinstance(action, Ask):
+                self._say(action.peer, Please(action.reason))
+            elif isinstance(action, Forget):
+                self._tunnel.notify("remove_link", api.PeerName(action.peer))
+                self._forgotten(action.peer)
+
+    def _say(self, peer: NodeId, message: Sealed) -> None:
+        payload = encode(message)
+        for client in self.clients:
+            if client.send(peer, payload):
+                return
+        self._counters["signal_messages_dropped.not_connected"] += 1
+
+    async def _dial(self, action: Dial) -> None:
+        async with self._room:
+            try:
+                wish = api.NewLink(action.peer, action.number)
+                offer = await self._tunnel.call("create_link", wish, api.Offer)
+            except SystemRefusal as error:
+                log.warning("no offer to %s: %s", self.name(action.peer), error)
+                return
+        self._say(action.peer, Offer(action.number, offer.description))
+
+    async def _accept(self, action: Accept) -> None:
+        offer = action.offer
+        async with self._room:
+            try:
+                wish = api.Offered(action.peer, offer.number, offer.description)
+                answer = await self._tunnel.call("answer_link", wish, api.Offer)
+            except SystemRefusal as error:
+                log.warning("no answer to %s: %s", self.name(action.peer), error)
+                return
+        self._say(action.peer, Answer(offer.number, answer.description))
+
+    async def _join(self, action: Join) -> None:
+        try:
+            wish = api.Offered(action.peer, action.answer.number, action.answer.description)
+            await self._tunnel.call("connect_link", wish, type(None))
+        except SystemRefusal as error:
+            log.debug("the answer of %s came too late: %s", self.name(action.peer), error)

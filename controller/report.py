@@ -1,0 +1,147 @@
+"""What ``controller status`` and ``controller bindings`` are told, put together from all rooms."""
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from controller.cli import version
+from controller.config import Config
+from controller.errors import ControlError, SystemRefusal
+from controller.metrics import report
+from controller.model import NodeId
+from controller.netlink import Link
+from controller.status import (
+    Bindings,
+    FdbStatus,
+    NodeStatus,
+    PathStatus,
+    PeerStatus,
+    SignalStatus,
+    Status,
+    TapStatus,
+    explain_path,
+)
+from tincan import api
+
+if TYPE_CHECKING:
+    from controller.app import App
+
+
+class Reporter:
+    """Answers the control methods."""
+
+    def __init__(self, config: Config, app: "App") -> None:
+        self._config = config
+        self._app = app
+
+    async def status(self, _: dict[str, Any]) -> Status:
+        """Answer ``status``."""
+        app, config = self._app, self._config
+        mesh = app.mesh
+        assert mesh is not None
+        links, fdb, counters = await self._ask_tincan()
+        snapshot = self._bindings()
+        attachment = app.attachment
+        tap, bridge = attachment.tap, attachment.bridge
+        states = mesh.signal_states
+        first = next((state for state in states if state.connected), states[0])
+        warnings = attachment.warnings()
+        merged = dict(app.counters)
+        for name, count in counters.items():
+            merged[name] = merged.get(name, 0) + count
+        return Status(
+            node=NodeStatus(config.node, app.node),
+            tap=TapStatus(
+                config.tap,
+                bridge.name if bridge is not None else None,
+                _tap_state(tap),
+                warnings,
+            ),
+            signal=SignalStatus(first.url, first.connected, first.error or ""),
+            peers=self._peers(links),
+            bindings=snapshot.bindings,
+            fdb=fdb,
+            counters=report(merged),
+            network=config.network,
+            version=version(),
+            uptime_s=round(time.monotonic() - app.started, 1),
+            conflicts=snapshot.conflicts,
+            gateways=snapshot.gateways,
+            blocked=snapshot.blocked,
+            warnings=warnings,
+        )
+
+    async def bindings(self, _: dict[str, Any]) -> Bindings:
+        """Answer ``bindings``."""
+        return self._bindings()
+
+    async def clear(self, params: dict[str, Any]) -> None:
+        """Answer ``clear``: forget an address and what is held against it."""
+        ip = params.get("ip")
+        if not isinstance(ip, str):
+            raise ControlError('"ip" is missing')
+        self._app.proxy.clear(ip)
+
+    async def _ask_tincan(
+        self,
+    ) -> tuple[dict[NodeId, api.LinkInfo], list[FdbStatus], dict[str, int]]:
+        tunnel = self._app.tunnel
+        fdb: list[FdbStatus] = []
+        try:
+            links = {link.peer: link for link in await self._app.links()}
+            cursor: int | None = 0
+            while cursor is not None:
+                page = await tunnel.call("query_fdb", api.Page(cursor), api.FdbPage)
+                fdb += [FdbStatus(e.mac, e.vlan, self._at(e.at), e.age_s) for e in page.entries]
+                cursor = page.next
+            counters = await tunnel.call("query_counters", None, dict[str, int])
+        except SystemRefusal:
+            return {}, fdb, {}  # tincan is being restarted: say what we know
+        return links, fdb, counters
+
+    def _at(self, node: NodeId | None) -> str:
+        mesh = self._app.mesh
+        assert mesh is not None
+        return "local" if node is None or node == self._app.node else mesh.name(node)
+
+    def _peers(self, links: dict[NodeId, api.LinkInfo]) -> list[PeerStatus]:
+        mesh = self._app.mesh
+        assert mesh is not None
+        peers = []
+        for node in sorted({*mesh.topology.contacts, *links}, key=mesh.name):
+            contact, link = mesh.topology.contacts.get(node), links.get(node)
+            why = contact.why if contact is not None else ""
+            if link is None:
+                peers.append(PeerStatus(mesh.name(node), node, "connecting", why=why))
+                continue
+            path = None
+            if link.path is not None:
+                address = link.path.address
+                told = explain_path(link.path.local, link.path.remote, link.path.relay or address)
+                path = PathStatus(link.path.local, link.path.remote, address, told)
+            peers.append(
+                PeerStatus(
+                    name=mesh.name(node),
+                    id=node,
+                    state=link.state,
+                    path=path,
+                    rtt_ms=link.rtt_ms,
+                    pmtu=link.pmtu,
+                    tx_bytes=link.tx_bytes,
+                    rx_bytes=link.rx_bytes,
+                    tx_frames=link.tx_frames,
+                    rx_frames=link.rx_frames,
+                    why="" if link.state == "connected" else why,
+                )
+            )
+        return peers
+
+    def _bindings(self) -> Bindings:
+        raise NotImplementedError
+
+
+def _tap_state(tap: Link | None) -> str:
+    if tap is None:
+        return "absent"
+    if not tap.up:
+        return "down"
+    return tap.port_state or "up"

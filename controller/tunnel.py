@@ -1,0 +1,268 @@
+"""The controller's end of the unix socket: one tincan, started by us or found running.
+
+    tunnel = Tunnel(run_dir, level, on_event, counters)
+    welcome = await tunnel.connect()            # starts tincan if none answers
+    info = await tunnel.open_tap(OpenTap(...))  # keeps a duplicate of the descriptor
+    offer = await tunnel.call("create_link", NewLink(...), Offer)
+    tunnel.notify("inject", Frame(...))         # no answer wanted
+    await tunnel.lost.wait()                    # it died: connect() again
+
+The duplicate of the TAP's descriptor outlives tincan: the next one is given it back, so that the
+device and its place in the bridge survive.
+"""
+
+import asyncio
+import contextlib
+import itertools
+import logging
+import os
+import socket
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from controller.errors import SystemRefusal
+from tincan import api
+from tincan.codec import DecodeError, Raw, Struct, decode, encode
+
+log = logging.getLogger(__name__)
+
+START_WITHIN: Final = 10.0  # s for a tincan that we start to answer
+ANSWER_WITHIN: Final = 10.0  # s for an answer; gathering candidates takes 2 s at worst
+STOP_WITHIN: Final = 3.0  # s for a tincan to leave when asked
+RETRY: Final = 0.02  # s between attempts to connect to a tincan that is starting
+MAX_PER_WAKE: Final = 64
+
+T = TypeVar("T")
+
+
+class TunnelLost(SystemRefusal):
+    """tincan ended or closed the socket in the middle of a call."""
+
+
+class _AnyResponse(Struct):
+    """A response or an event: whichever has its fields."""
+
+    id: int | None = None
+    method: str | None = None
+    params: Raw = Raw(b"null")
+    result: Raw = Raw(b"null")
+    error: api.Failure | None = None
+
+
+class Tunnel:
+    """See the module's text. ``on_event`` gets the event Structs of tincan.api."""
+
+    def __init__(
+        self,
+        run_dir: Path,
+        level: str,
+        version: str,
+        on_event: Callable[[Any], None],
+        counters: Counter[str],
+    ) -> None:
+        self.lost = asyncio.Event()
+        self._run_dir = run_dir
+        self._level = level
+        self._version = version
+        self._on_event = on_event
+        self._counters = counters
+        self._loop = asyncio.get_running_loop()
+        self._numbers = itertools.count(1)
+        self._waiting: dict[int, asyncio.Future[_AnyResponse]] = {}
+        self._socket: socket.socket | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._tap: int | None = None
+        self._received: list[int] = []
+
+    # -- life
+
+    async def connect(self) -> api.Welcome:
+        """Take over the tincan that runs in ``run_dir``, or start one. Raise SystemRefusal."""
+        welcome = None
+        if self._try_connect():
+            welcome = await self._greet()
+        if welcome is None:
+            await self._start()
+            welcome = await self._greet()
+            if welcome is None:
+                raise SystemRefusal("tincan speaks another API version", "reinstall Switchmode")
+        return welcome
+
+    async def replace(self) -> api.Welcome:
+        """Stop the tincan that we have and start another."""
+        await self.stop()
+        return await self.connect()
+
+    def _try_connect(self) -> bool:
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            sock.connect(str(self._run_dir / api.SOCKET_NAME))
+        except OSError:
+            sock.close()
+            return False
+        sock.setblocking(False)
+        self._socket = sock
+        self.lost.clear()
+        self._loop.add_reader(sock.fileno(), self._readable, sock)
+        return True
+
+    async def _greet(self) -> api.Welcome | None:
+        """Exchange versions; None: incompatible, and told to leave."""
+        hello = api.Hello(api.API_VERSION, self._version)
+        welcome = await self.call("hello", hello, api.Welcome)
+        if welcome.api == api.API_VERSION:
+            return welcome
+        log.warning("replacing a tincan of API version %d", welcome.api)
+        await self.stop()
+        return None
+
+    async def _start(self) -> None:
+        """Start tincan in a session of its own, holding no pipe: our death is not its."""
+        command = [sys.executable, "-m", "tincan.cli", "--run-dir", str(self._run_dir)]
+        try:
+            self._process = subprocess.Popen(  # noqa: ASYNC220 - no pipe, no wait
+                [*command, "--log-level", self._level],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise SystemRefusal(f"cannot start tincan: {error.strerror}") from None
+        deadline = self._loop.time() + START_WITHIN
+        while not self._try_connect():
+            if self._process.poll() is not None:
+                raise SystemRefusal(
+                    f"tincan ended with status {self._process.returncode}",
+                    f"see {self._run_dir / 'tincan.log'}",
+                )
+            if self._loop.time() > deadline:
+                raise SystemRefusal("tincan does not answer", f"see {self._run_dir}/tincan.log")
+            await asyncio.sleep(RETRY)
+
+    async def stop(self) -> None:
+        """Have tincan give everything back and end."""
+        if self._socket is not None:
+            self.notify("shutdown", None)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(STOP_WITHIN):
+                    await self.lost.wait()
+        process, self._process = self._process, None
+        if process is not None:
+            try:
+                await asyncio.to_thread(process.wait, STOP_WITHIN)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        self._disconnect()
+
+    def release_tap(self) -> None:
+        """Give up the duplicate of the TAP: with tincan's own gone too, the device vanishes."""
+        if self._tap is not None:
+            os.close(self._tap)
+            self._tap = None
+
+    def close(self) -> None:
+        """Leave tincan running, and forget it."""
+        self._disconnect()
+        self.release_tap()
+
+    # -- talking
+
+    async def open_tap(self, wish: api.OpenTap) -> api.TapInfo:
+        """Have the TAP created, or taken over from the descriptor that we kept."""
+        self._received.clear()
+        info = await self.call("open_tap", wish, api.TapInfo, descriptor=self._tap)
+        received = self._received.pop() if self._received else None
+        if self._tap is None:
+            self._tap = received
+        elif received is not None:
+            os.close(received)
+        return info
+
+    async def call(
+        self, method: str, params: object, kind: type[T], descriptor: int | None = None
+    ) -> T:
+        """Return tincan's answer; raise SystemRefusal with what it says, or TunnelLost."""
+        number = next(self._numbers)
+        future = self._loop.create_future()
+        self._waiting[number] = future
+        try:
+            self._send(encode(api.Request(method, Raw(encode(params)), number)), descriptor)
+            async with asyncio.timeout(ANSWER_WITHIN):
+                response = await future
+        except TimeoutError:
+            raise TunnelLost(f"tincan does not answer {method}") from None
+        finally:
+            self._waiting.pop(number, None)
+        if response.error is not None:
+            raise SystemRefusal(response.error.message)
+        try:
+            return decode(bytes(response.result), kind)
+        except DecodeError as error:
+            raise SystemRefusal(f"tincan's answer to {method}: {error}") from None
+
+    def notify(self, method: str, params: object) -> None:
+        """Ask for something without wanting to know what became of it."""
+        with contextlib.suppress(TunnelLost):
+            self._send(encode(api.Request(method, Raw(encode(params)))), None)
+
+    def _send(self, message: bytes, descriptor: int | None) -> None:
+        sock = self._socket
+        if sock is None:
+            raise TunnelLost("tincan is not connected")
+        try:
+            if descriptor is None:
+                sock.send(message)
+            else:
+                socket.send_fds(sock, [message], [descriptor])
+        except BlockingIOError:
+            self._counters["tunnel_messages_dropped.socket_full"] += 1
+        except OSError as error:
+            self._disconnect()
+            raise TunnelLost(f"tincan: {error.strerror}") from None
+
+    def _readable(self, sock: socket.socket) -> None:
+        for _ in range(MAX_PER_WAKE):
+            if sock is not self._socket:
+                return
+            try:
+                message, descriptors, _, _ = socket.recv_fds(sock, api.MAX_MESSAGE + 1, 1)
+            except BlockingIOError:
+                return
+            except OSError:
+                message, descriptors = b"", []
+            self._received += descriptors
+            if not message:
+                self._disconnect()
+                return
+            self._take(message)
+
+    def _take(self, message: bytes) -> None:
+        try:
+            response = decode(message, _AnyResponse)
+            if response.method is not None:
+                kind = api.EVENTS.get(response.method)
+                if kind is not None:
+                    self._on_event(decode(bytes(response.params), kind))
+                return
+        except DecodeError as error:
+            log.warning("a message of tincan cannot be read: %s", error)
+            return
+        future = self._waiting.get(response.id) if response.id is not None else None
+        if future is not None and not future.done():
+            future.set_result(response)
+
+    def _disconnect(self) -> None:
+        sock, self._socket = self._socket, None
+        if sock is not None:
+            self._loop.remove_reader(sock.fileno())
+            sock.close()
+        self.lost.set()
+        for future in self._waiting.values():
+            if not future.done():
+                future.set_exception(TunnelLost("tincan ended"))

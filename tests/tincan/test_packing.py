@@ -1,0 +1,121 @@
+"""Records sealed, cut, landed and reassembled: what goes in comes out, in whatever pieces."""
+
+from collections import Counter
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tincan.crypto import Aead
+from tincan.landing import FIRST_SLOT, MIN_SLOT, Landing, flatten
+from tincan.packing import CHANNEL_SIZE, Datagrams, OpenRecord
+from tincan.reassembly import MAX_AGE, MAX_PARTIAL, Reassembly
+from tincan.session import SealingKey
+from tincan.udp import MAX_BATCH
+from tincan.wire import HEADER, HEADER_SIZE, MAX_PLAIN, RECORD, TAG_SIZE, Item, item
+
+KEY = bytes(range(32))
+
+
+def seal(payload: bytes, body: int, channel: int | None = None) -> tuple[Datagrams, OpenRecord]:
+    record = OpenRecord()
+    record.append(payload)
+    return record.seal(SealingKey(Aead(KEY), 7, 0.0), body, channel), record
+
+
+def datagrams(sealed: Datagrams) -> list[bytes]:
+    return [b"".join(sealed.parts[2 * i : 2 * i + 2]) for i in range(sealed.number)]
+
+
+def opened(ciphertext: bytes, header: bytes) -> bytes:
+    return Aead(KEY).decrypt(bytes(4) + header[8:], ciphertext, header)
+
+
+@given(st.integers(1, MAX_PLAIN - 4), st.sampled_from([1156, 1456, 8956, 65491]))
+@settings(max_examples=40)
+def test_a_record_is_its_datagrams(size: int, body: int) -> None:
+    payload = item(Item.FRAME, bytes(i & 255 for i in range(size)))
+    sealed, record = seal(payload, body)
+    pieces = datagrams(sealed)
+    assert record.fill == 0
+    assert all(len(piece) == sealed.size for piece in pieces[:-1])
+    assert len(pieces[-1]) <= sealed.size
+    headers = [HEADER.unpack(piece[:HEADER_SIZE]) for piece in pieces]
+    assert [h[1] for h in headers] == list(range(len(pieces)))
+    assert {(h[0], h[2], h[4], h[5]) for h in headers} == {(RECORD, len(pieces), 7, 0)}
+    assert opened(b"".join(p[HEADER_SIZE:] for p in pieces), pieces[0][:HEADER_SIZE]) == payload
+
+
+@given(st.integers(1, 70_000))
+@settings(max_examples=20)
+def test_channel_data_frames_every_datagram(size: int) -> None:
+    sealed, _ = seal(bytes(size), 1452, channel=0x4001)
+    for piece in datagrams(sealed):
+        assert piece[:2] == b"\x40\x01"
+        assert int.from_bytes(piece[2:4], "big") == len(piece) - CHANNEL_SIZE
+        assert piece[CHANNEL_SIZE] == RECORD
+
+
+def test_counters_never_repeat_and_nonces_follow_them() -> None:
+    record, key = OpenRecord(), SealingKey(Aead(KEY), 1, 0.0)
+    seen = set()
+    for _ in range(5):
+        record.append(b"same")
+        sealed = record.seal(key, 1456, None)
+        seen.add(bytes(b"".join(sealed.parts)))
+    assert len(seen) == 5
+    assert key.counter == 5
+
+
+@given(st.integers(MIN_SLOT, 9000), st.sampled_from([0, CHANNEL_SIZE]), st.integers(1, MAX_BATCH))
+@settings(max_examples=50)
+def test_a_batch_lands_contiguous_in_its_slots(slot: int, lead: int, size: int) -> None:
+    landing = Landing()
+    parts = landing.scatter(slot, lead)
+    assert sum(map(len, parts)) >= MAX_BATCH
+    data = bytes((i * 7) & 255 for i in range(size))
+    at = 0
+    for part in parts:  # as recvmsg fills them
+        chunk = data[at : at + len(part)]
+        part[: len(chunk)] = chunk
+        at += len(part)
+    assert flatten(parts, size) == data
+    stride = lead + HEADER_SIZE
+    bodies = b"".join(data[i + stride : i + stride + slot] for i in range(0, size, slot + stride))
+    assert bytes(landing.body[: len(bodies)]) == bodies
+
+
+def test_a_second_batch_continues_where_the_first_ended() -> None:
+    landing = Landing()
+    whole, rest = landing.scatter(FIRST_SLOT, 0), landing.scatter(FIRST_SLOT, 0, 22)
+    assert len(rest) >= 2 * 44
+    rest[1][:4] = b"body"
+    assert bytes(landing.body[22 * FIRST_SLOT : 22 * FIRST_SLOT + 4]) == b"body"
+    assert len(whole[1]) == FIRST_SLOT
+
+
+@given(st.permutations(list(range(9))), st.integers(0, 8))
+def test_fragments_in_any_order_make_the_record(order: list[int], repeated: int) -> None:
+    counters: Counter[str] = Counter()
+    pieces = [bytes([i]) * (i + 1) for i in range(9)]
+    reassembly = Reassembly(counters)
+    whole = None
+    for index in [order[0], *order]:
+        assert whole is None
+        whole = reassembly.add((1, 2), index, 9, pieces[index], 0.0)
+    assert whole == b"".join(pieces)
+    assert counters["datagrams_dropped.fragment_refused"] == 1
+
+
+def test_reassembly_is_bounded_and_forgets() -> None:
+    counters: Counter[str] = Counter()
+    reassembly = Reassembly(counters)
+    for counter in range(MAX_PARTIAL + 5):
+        reassembly.add((1, counter), 0, 2, b"x", 0.0)
+    assert counters["records_dropped.incomplete"] == 5
+    reassembly.add((1, 999), 0, 2, b"x", MAX_AGE + 1)
+    assert counters["records_dropped.incomplete"] == MAX_PARTIAL + 5
+    assert reassembly.add((1, 999), 1, 2, b"y", MAX_AGE + 1) == b"xy"
+
+
+def test_tag_size_is_what_the_cipher_adds() -> None:
+    assert len(Aead(KEY).encrypt(bytes(12), b"", b"")) == TAG_SIZE
