@@ -1,16 +1,25 @@
-"""For all tests: what they may need of the machine."""
+"""For all tests: root, labs, and that nothing is left behind."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
 
+from lab import Lab
+from lab.topology import processes
+
 HERE = Path(__file__).parent
 # Tests in these directories make namespaces and bridges.
 KERNEL = {HERE / "netns", HERE / "lxc"}
+LOG_TAIL = 6000
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register our markers."""
+    config.addinivalue_line("markers", "root: needs root, and is skipped without")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -23,9 +32,24 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(skip)
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """Register our markers."""
-    config.addinivalue_line("markers", "root: needs root, and is skipped without")
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """When a test with a lab fails, show the end of what the lab's processes have written."""
+    report = yield
+    lab = getattr(item, "funcargs", {}).get("lab")
+    if report.failed and report.when != "teardown" and isinstance(lab, Lab):
+        for name, text in lab.output().items():
+            report.sections.append((name, text[-LOG_TAIL:]))
+    return report
+
+
+@pytest.fixture
+def lab() -> Iterator[Lab]:
+    """An empty lab, gone at the end."""
+    with Lab() as lab:
+        yield lab
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -34,10 +58,9 @@ def nothing_left_behind() -> Iterator[None]:
     if os.geteuid():
         yield
         return
-    from lab.topology import Lab, processes
-
     Lab.reap()
     others = set(Lab.names())
     yield
-    left = {name: processes(name) for name in set(Lab.names()) - others}
+    ours = f"lab{os.getpid()}-"
+    left = {name: processes(name) for name in set(Lab.names()) - others if name.startswith(ours)}
     assert not left, f"labs left behind, with their processes: {left}"
