@@ -18,8 +18,8 @@ from typing import Final, TypeAlias
 
 from controller.errors import SignalError
 from controller.model import NodeId
+from tincan.api import Description
 from tincan.codec import DecodeError, Struct, decode
-from tincan.path import Description
 
 FIRST_PAUSE: Final = 0.5  # s; doubles with every attempt that fails
 LONGEST_PAUSE: Final = 30.0
