@@ -24,7 +24,9 @@ def test_derivation_is_hkdf_as_documented() -> None:
 def test_keys_do_not_change_between_versions() -> None:
     keys = NetworkKeys.derive("lab", "hunter2")
     assert keys.network_id.hex() == "e8d9bf8772597c00b498b606070a1549"
-    assert keys.membership_key.hex() == "42a7124465c82ae9ea80fb1cc079de387e3f180aa69e6505d257ea707f3158d6"
+    assert keys.membership_key.hex() == (
+        "42a7124465c82ae9ea80fb1cc079de387e3f180aa69e6505d257ea707f3158d6"
+    )
 
 
 def test_every_key_differs_and_depends_on_name_and_secret() -> None:

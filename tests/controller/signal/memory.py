@@ -4,7 +4,7 @@ from collections import Counter
 
 from controller.keys import NetworkKeys
 from controller.signal.events import Event, Received
-from controller.signal.presence import Presence, Transmit
+from controller.signal.presence import Presence, Renew, Transmit
 from controller.signal.quota import Limits
 from controller.signal.registry import HangUp, Output, Registry
 from controller.signal.registry import Transmit as ServerTransmit
@@ -24,10 +24,10 @@ class Node:
         self.presence = Presence(keys, self.private, name)
         self.id = self.presence.id
         self.name = name
-        self.events: list[Event] = []
+        self.events: list[Event | Renew] = []
         self.connection: int | None = None
 
-    def take(self) -> list[Event]:
+    def take(self) -> list[Event | Renew]:
         """Return the events since the last call."""
         events, self.events = self.events, []
         return events
@@ -86,7 +86,7 @@ class Memory:
                 if node.connection is not None:
                     self.say(node, output.data)
             else:
-                node.events.append(output)  # type: ignore[arg-type]
+                node.events.append(output)
 
     def _deliver(self, outputs: list[Output]) -> None:
         for output in outputs:
