@@ -13,7 +13,7 @@ import socket
 import ssl
 from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from tincan.candidates import offerable, screen, seen_as
 from tincan.errors import LinkError, SystemRefusal
@@ -25,6 +25,7 @@ from tincan.transport import RelayTransport, SocketTransport
 from tincan.udp import Address, UdpSocket
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 STUN_WAIT = 0.5  # s that an offer waits for STUN servers
 RELAY_WAIT = 2.0  # s that an offer waits for TURN servers
@@ -76,7 +77,7 @@ class IceAgent:
         self._open: list[UdpSocket] = []
         self._queries: dict[bytes, tuple[Address, asyncio.Future[Address | None]]] = {}
         self._reflexive: set[Address] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
         self._consent: asyncio.Task[None] | None = None
         self._upkeep: asyncio.Task[None] | None = None
         self._connecting: asyncio.Future[None] | None = None
@@ -117,11 +118,12 @@ class IceAgent:
         loop = asyncio.get_running_loop()
         start = loop.time()
         bases = [self._open_host(*item) for item in enumerate(offerable(self._addresses()))]
+        lookups = [self._spawn(self._look_up(server)) for server in self._stun]
         queries = {
-            self._spawn(self._ask_reflexive(base, rank, server))
+            self._spawn(self._ask_reflexive(base, rank, lookup))
             for rank, base in enumerate(bases)
             if base is not None
-            for server in self._stun
+            for lookup in lookups
         }
         relays = [self._spawn(self._allocate(*item)) for item in enumerate(self._turn)]
         await self._reflexive_or_late(queries, start)
@@ -166,17 +168,21 @@ class IceAgent:
             if self._reflexive:
                 deadline = min(deadline, start + 2 * (loop.time() - start))
 
-    async def _ask_reflexive(self, base: Base, rank: int, server: Address) -> None:
+    async def _look_up(self, server: Address) -> list[Address]:
+        """Return the addresses of a STUN server that may be asked."""
+        try:
+            return [addr for addr in await resolve(*server) if not self._refuse(addr[0])]
+        except OSError as error:
+            self._complain("stun_failed", *server, error)
+            return []
+
+    async def _ask_reflexive(
+        self, base: Base, rank: int, lookup: "asyncio.Task[list[Address]]"
+    ) -> None:
         """Ask one STUN server how it sees one socket of ours; offer that, if it is news."""
         local: Address = base.transport.get_extra_info("sockname")
-        try:
-            found = await resolve(*server)
-        except OSError as error:
-            self.counters["stun_unresolved"] += 1
-            log.warning("STUN server: %s", error)
-            return
-        at = next((addr for addr in found if (":" in addr[0]) == (":" in local[0])), None)
-        if at is None or self._refuse(at[0]):
+        at = next((a for a in await lookup if (":" in a[0]) == (":" in local[0])), None)
+        if at is None:
             return
         transaction = os.urandom(12)
         answer: asyncio.Future[Address | None] = asyncio.get_running_loop().create_future()
@@ -200,9 +206,7 @@ class IceAgent:
             async with asyncio.timeout(ALLOCATION_TIMEOUT):
                 await self._open_relay(rank, server)
         except (OSError, SystemRefusal) as error:  # TimeoutError and ssl.SSLError are OSError
-            self.counters["turn_failed"] += 1
-            reason = str(error) or "no answer"
-            log.warning("TURN server %s port %d: %s", server.host, server.port, reason)
+            self._complain("turn_failed", server.host, server.port, error)
 
     async def _open_relay(self, rank: int, server: TurnServer) -> None:
         found = await resolve(server.host, server.port)
@@ -216,7 +220,7 @@ class IceAgent:
             sock = self._sockets.open(_source_for(address))
             self._open.append(sock)
             SocketTransport(sock, client, self.counters, to=address)
-            sock.on_stun = client.datagram_received
+            sock.on_stun = lambda data, addr: self._turn_received(client, data, (addr[0], addr[1]))
         else:
             client = stream = TurnStream(address, server, self.counters)
             tls = ssl.create_default_context() if server.transport == "tls" else None
@@ -239,6 +243,19 @@ class IceAgent:
         stream_rank = rank + MAX_TURN_SERVERS if sock is None else rank
         candidate = local_candidate("relay", relayed, stream_rank, client.mapped_address)
         self._checks.offer(candidate, base)
+
+    def _turn_received(self, client: TurnUdp | TurnStream, data: bytes, addr: Address) -> None:
+        if addr == client.server:
+            client.datagram_received(data, addr)
+        else:
+            self.counters["stun_unauthenticated"] += 1
+
+    def _complain(self, counter: str, host: str, port: int, error: Exception) -> None:
+        """Count a failure; say so the first time, since every attempt on every link meets it."""
+        counter = f"{counter}.{host}:{port}"
+        self.counters[counter] += 1
+        level = logging.WARNING if self.counters[counter] == 1 else logging.DEBUG
+        log.log(level, "server %s port %d: %s", host, port, str(error) or "no answer")
 
     # Connecting.
 
@@ -348,13 +365,13 @@ class IceAgent:
             sock.on_stun = sock.on_channel = None
             self._sockets.close(sock)
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+    def _spawn(self, work: Coroutine[Any, Any, T]) -> "asyncio.Task[T]":
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._task_ended)
         return task
 
-    def _task_ended(self, task: "asyncio.Task[None]") -> None:
+    def _task_ended(self, task: "asyncio.Task[Any]") -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("ICE: a task failed", exc_info=error)
