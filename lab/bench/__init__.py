@@ -1,0 +1,1 @@
+"""The benchmark: this overlay beside the others, on one topology, in one run."""
