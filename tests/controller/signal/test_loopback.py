@@ -17,8 +17,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
+from controller.signal import client, transport
 from controller.signal import rendezvous as rendezvous_module
-from controller.signal import transport
 from controller.signal.endpoint import Endpoint
 from controller.signal.events import Absent, Refused, SignalConnected, SignalLost
 from controller.signal.messages import MAX_PAYLOAD, Challenge, decode_from_rendezvous, encode
@@ -159,7 +159,7 @@ async def test_nodes_return_after_a_restart(caplog: pytest.LogCaptureFixture) ->
             await eventually(lambda: not a.connected and not b.connected)
             assert SignalLost() in a.events
             assert a.sees(b)  # still believed
-            await asyncio.sleep(1.5)  # several tries
+            await asyncio.sleep(0.8)  # several tries
             async with rendezvous(port):
                 await eventually(lambda: a.connected and b.connected)
                 await eventually(lambda: a.client.send(b.id, b"again"))
@@ -187,7 +187,11 @@ def test_the_dead_are_noticed_within_15_seconds() -> None:
     assert transport.PING_INTERVAL + transport.PING_TIMEOUT + transport.CLOSE_TIMEOUT <= 15
 
 
-async def test_a_change_of_the_network_checks_the_connection() -> None:
+async def test_a_change_of_the_network_checks_the_connection(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(client, "PROBE_TIMEOUT", 0.2)
+    monkeypatch.setattr(transport, "CLOSE_TIMEOUT", 0.1)
     async with rendezvous() as server, Wire(server.port) as wire:
         node = LiveNode(f"ws://127.0.0.1:{wire.port}", "a")
         async with running(node):
@@ -249,7 +253,7 @@ async def test_wrong_secret_is_told_once_and_not_tried_in_a_hurry(
             await eventually(lambda: good.connected)
             async with running(bad):
                 await eventually(lambda: bad.client.state.error)
-                await asyncio.sleep(1.0)
+                await asyncio.sleep(0.7)
             assert bad.events == [Refused("wrong secret")]
             assert not bad.connected
             assert "wrong secret" in str(bad.client.state.error)
@@ -281,7 +285,7 @@ async def test_a_copied_key_does_not_make_two_nodes_fight() -> None:
             async with running(second):
                 await eventually(lambda: second.connected)
                 await eventually(lambda: Refused("replaced") in first.events)
-                await asyncio.sleep(0.7)
+                await asyncio.sleep(0.5)
                 assert second.connected
                 assert not first.connected
                 assert "this node's key" in str(first.client.state.error)
