@@ -77,13 +77,17 @@ class Uplink:
             f"ethtool -K {self.interface} tx-udp-segmentation {state} tso {state} >/dev/null"
         )
         table = f"netdev wire-{self.port}"
-        rules = f"add table {table}; delete table {table};"
+        rules = f"add table {table}\ndelete table {table}\n"
         if loss:
-            rules += (
-                f"table {table} {{ chain loss {{ type filter hook ingress device {self.port}"
-                f" priority 0; numgen random mod 1000000 < {round(loss * 1e6)} drop; }} }}"
-            )
-        self.network.run(["nft", "-f", "-"], input=rules.replace(";", "\n", 2))
+            rules += f"""
+            table {table} {{
+                chain loss {{
+                    type filter hook ingress device "{self.port}" priority 0;
+                    numgen random mod 1000000 < {min(round(loss * 1e6), 999_999)} drop
+                }}
+            }}
+            """
+        self.network.run(["nft", "-f", "-"], input=rules)
 
 
 class Network(Namespace):
@@ -106,8 +110,10 @@ class Network(Namespace):
         self.length6 = self.prefix6.prefixlen if self.prefix6 else 0
         self._hosts4 = 0
         self._hosts6 = 0
-        # The segment stands for switches and wires: no netfilter on what it forwards.
+        # It stands for switches and wires: no netfilter on what it bridges. And it has been there
+        # for long: no address of it, or of a host on it, waits for duplicate address detection.
         steps = f"""
+        echo 0 > /proc/sys/net/ipv6/conf/default/accept_dad
         ip link add {BRIDGE} type bridge mcast_snooping 0
         for key in /proc/sys/net/bridge/bridge-nf-call-*; do
             [ ! -e "$key" ] || echo 0 > "$key"
@@ -147,7 +153,9 @@ class Network(Namespace):
             f" peer name {interface} mtu {mtu} netns {place.pid};"
             f"ip link set {uplink.port} master {BRIDGE} up"
         )
-        steps = f"ip link set {interface} up\n"
+        steps = (
+            f"echo 0 > /proc/sys/net/ipv6/conf/{interface}/accept_dad\nip link set {interface} up\n"
+        )
         if uplink.ip4:
             steps += (
                 f"ip addr add {uplink.ip4}/{self.length4} dev {interface}\n"

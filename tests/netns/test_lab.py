@@ -219,13 +219,12 @@ def test_vlan_tags_are_in_captures(two_hosts_lan: Hosts) -> None:
 def machine() -> Callable[[], str]:
     """Shows the interfaces, mounts and rules of the machine itself."""
     commands = "ip -br link; ip route; findmnt -n; ls /var/lib /var/log; nft list ruleset"
-    yield (
-        lambda: (
-            subprocess.run(
-                ["sh", "-c", commands], capture_output=True, text=True, check=False
-            ).stdout
-        )
-    )
+
+    def show() -> str:
+        words = ["sh", "-c", commands]
+        return subprocess.run(words, capture_output=True, text=True, check=False).stdout
+
+    return show
 
 
 def test_nothing_is_left(machine: Callable[[], str]) -> None:
@@ -236,7 +235,7 @@ def test_nothing_is_left(machine: Callable[[], str]) -> None:
         layout.a.container("c", "10.0.3.5/24", kind="lxc")
         # A daemon: in a session of its own, its parent gone, its environment empty.
         layout.a.run("env -i setsid sleep 1000 >/dev/null 2>&1 &")
-        assert layout.a.pids("sleep")
+        wait_until(lambda: bool(layout.a.pids("sleep")), 5, "the daemon runs")
         logs = lab.logs
     assert not processes(lab.name)
     assert not logs.exists()
