@@ -111,11 +111,6 @@ class Registry:
         """Number of members of each network that has any."""
         return {name: len(net.members) for name, net in self._networks.items() if net.members}
 
-    def joined(self, client: int) -> bool:
-        """Whether connection ``client`` is a member's by now."""
-        known = self._clients.get(client)
-        return known is not None and known.phase is Phase.MEMBER
-
     def opened(self, client: int, address: str, nonce: bytes) -> list[Output]:
         """A connection came. ``nonce``: 32 random bytes. ``address`` is for the log only."""
         challenge = Challenge(VERSION, nonce, self._private.public)

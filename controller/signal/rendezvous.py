@@ -62,7 +62,7 @@ class Rendezvous:
     @property
     def url(self) -> str:
         """Where a client on this machine finds it."""
-        host = self._listen.host or "127.0.0.1"
+        host = "127.0.0.1" if self._listen.host in ("", "0.0.0.0") else self._listen.host
         return f"ws://{f'[{host}]' if ':' in host else host}:{self.port}"
 
     def describe(self) -> str:

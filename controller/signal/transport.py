@@ -73,11 +73,6 @@ class Channel:
         self._wake = asyncio.Event()
         self._ending = False
 
-    @property
-    def queued(self) -> int:
-        """Bytes posted and not yet handed to the kernel."""
-        return self._queued
-
     def post(self, data: bytes) -> bool:
         """Queue ``data``; False, and nothing queued, if the queue is full or ending."""
         if (
