@@ -12,6 +12,7 @@ import os
 import shlex
 import socket
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -44,10 +45,12 @@ READY = "the namespace is ready"
 
 
 def environment(lab: str) -> dict[str, str]:
-    """The environment of a process in lab `lab`: ours, with the directories of root's tools."""
+    """The environment of a process in lab `lab`: ours, with our console scripts found first and
+    root's tools found at all."""
     env = dict(os.environ)
     env[MARKER] = lab
-    env["PATH"] = env.get("PATH", "") + ":/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin"
+    ours, theirs = Path(sys.executable).parent, env.get("PATH", "")
+    env["PATH"] = f"{ours}:{theirs}:/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin"
     return env
 
 

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from lab.container import LxcContainer
 from lab.errors import LabError
 from lab.host import Host, Profile
-from lab.namespace import MARKER
+from lab.namespace import MARKER, Place, environment
 from lab.network import Nat, Network, Router, Segment
 from lab.processes import Rendezvous
 
@@ -45,7 +45,7 @@ class Lab:
         if self._file.exists():
             raise LabError(f"lab {self.name} exists already: remove it with lab/down")
         self.logs = Path(tempfile.mkdtemp(prefix=f"switchmode-{self.name}-"))
-        self._save()
+        self.save()
 
     def __enter__(self) -> Lab:
         return self
@@ -53,6 +53,8 @@ class Lab:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind or not self.keep:
             self.close()
+        else:
+            self.save()
 
     # Building
 
@@ -105,7 +107,7 @@ class Lab:
             rendezvous=self.rendezvous,
         )
         self.hosts[name] = host
-        self._save()
+        self.save()
         return host
 
     def rendezvous(self) -> Rendezvous | None:
@@ -116,6 +118,21 @@ class Lab:
     def output(self) -> dict[str, str]:
         """What the lab's processes have written: log file's name -> text."""
         return {file.name: file.read_text(errors="replace") for file in sorted(self.logs.iterdir())}
+
+    def save(self) -> None:
+        """Write down what is in the lab, for other processes: how to enter each place of it."""
+        hosts = self.hosts.values()
+        places: dict[str, Place] = {host.name: host for host in hosts}
+        places |= {f"{h.name}/{c.name}": c for h in hosts for c in h.containers.values()}
+        places |= {network.name: network for network in self.networks.values()}
+        state = {
+            "owner": os.getpid(),
+            "owner_started": started(os.getpid()),
+            "keep": self.keep,
+            "logs": str(self.logs),
+            "enter": {name: place.enter() for name, place in places.items()},
+        }
+        self._file.write_text(json.dumps(state))
 
     def close(self) -> None:
         """Kill everything in the lab and remove its traces. May be called twice."""
@@ -132,6 +149,17 @@ class Lab:
         self._file.unlink(missing_ok=True)
 
     # Across processes
+
+    @staticmethod
+    def enter(name: str, place: str) -> tuple[list[str], dict[str, str]]:
+        """The words that put a command into `place` (HOST, HOST/CONTAINER or a network) of lab
+        `name`, and its environment. Raises LabError."""
+        state = _read(STATE / f"{name}.json")
+        if state is None:
+            raise LabError(f"there is no lab {name}: lab/up makes one")
+        if place not in state["enter"]:
+            raise LabError(f"no {place} in lab {name}: it has {', '.join(state['enter'])}")
+        return state["enter"][place], environment(name)
 
     @staticmethod
     def remove(name: str) -> None:
@@ -164,19 +192,8 @@ class Lab:
         if network.name in self.networks:
             raise LabError(f"network {network.name} exists already")
         self.networks[network.name] = network
-        self._save()
+        self.save()
         return network
-
-    def _save(self) -> None:
-        state = {
-            "owner": os.getpid(),
-            "owner_started": started(os.getpid()),
-            "keep": self.keep,
-            "logs": str(self.logs),
-            "hosts": {name: host.pid for name, host in self.hosts.items()},
-            "networks": {name: network.pid for name, network in self.networks.items()},
-        }
-        self._file.write_text(json.dumps(state))
 
 
 def _read(file: Path) -> dict[str, Any] | None:
