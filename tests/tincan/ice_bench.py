@@ -20,12 +20,11 @@ class BenchPump:
     def __init__(self) -> None:
         self.records: asyncio.Queue[bytes] = asyncio.Queue()
         self.open_sockets: list[UdpSocket] = []
-        self.opened: list[Address] = []
+        self.blocked: set[Address] = set()  # what comes to or from these is lost
 
     def open(self, host: str, port: int = 0) -> UdpSocket:
         sock = UdpSocket(host, port, gro=False)
         self.open_sockets.append(sock)
-        self.opened.append(sock.address)
         asyncio.get_running_loop().add_reader(sock.fileno(), self._read, sock)
         return sock
 
@@ -43,6 +42,8 @@ class BenchPump:
             self._demultiplex(sock, datagram, (addr[0], addr[1]))
 
     def _demultiplex(self, sock: UdpSocket, datagram: bytes, addr: Address) -> None:
+        if sock.address in self.blocked or addr in self.blocked:
+            return
         if is_stun(datagram):
             if sock.on_stun is not None:
                 sock.on_stun(datagram, addr)
