@@ -77,7 +77,7 @@ class Policy:
         return [s for s in self.static if self._node(s.node) == node]
 
     def refusal(self, node: NodeId, key: Key, mac: Mac) -> str:
-        """Return why ``node`` may not have ``key`` at ``mac``: a counter's name; empty if it may."""
+        """Return why ``node`` may not have ``key`` at ``mac`` (a counter's name), or nothing."""
         if node in self.refused:
             return "name_taken"
         static = self._static.get(key)

@@ -12,7 +12,7 @@ from controller.core import Core
 from controller.frames import Neighbour, check, question
 from controller.model import Inject, Mac, NodeId, Pin, Vlan
 
-Done = Callable[[bool, float], None]
+Done = Callable[[bool, float], object]
 """Called once with whether the holder answered, and now."""
 
 
@@ -33,6 +33,8 @@ REMOTE_ASKS = (0.0, 0.25, 0.5)
 REMOTE_END = 1.2
 """When a node that is connected but says nothing counts as silent."""
 
+MIN_INTERVAL_S = 0.2
+"""A holder that several want to hear from is asked no more often than this."""
 MAX_CHECKS = 1024
 """Holders being asked at a time, here and elsewhere each."""
 MAX_WAITERS = 32
@@ -42,6 +44,7 @@ MAX_WAITERS = 32
 @dataclass(slots=True)
 class _Check:
     waiters: list[tuple[float, Done]] = field(default_factory=list)
+    asked: float = float("-inf")
 
 
 @dataclass(slots=True)
@@ -77,13 +80,11 @@ class Prober:
         if len(check.waiters) >= MAX_WAITERS:
             self._core.counters["checks_refused"] += 1
             return False
-        joins = any(end <= now + patience.end for end, _ in check.waiters)
         check.waiters.append((now + patience.end, done))
         self._core.timers.call_at(now + patience.end, lambda t: self._give_up(key, mac, check, t))
-        if not joins:
-            self._ask(key, mac, check)
-            for offset in patience.asks[1:]:
-                self._core.timers.call_at(now + offset, lambda t: self._ask(key, mac, check))
+        self._ask(key, mac, check, now)
+        for offset in patience.asks[1:]:
+            self._core.timers.call_at(now + offset, lambda t: self._ask(key, mac, check, t))
         return True
 
     def heard(self, key: Key, mac: Mac, now: float) -> None:
@@ -112,8 +113,9 @@ class Prober:
         self._core.counters["arp_checks_injected"] += 1
         self._core.emit(Inject(packet))
 
-    def _ask(self, key: Key, mac: Mac, check_: _Check) -> None:
-        if self._checks.get((key, mac)) is check_:
+    def _ask(self, key: Key, mac: Mac, check_: _Check, now: float) -> None:
+        if self._checks.get((key, mac)) is check_ and now >= check_.asked + MIN_INTERVAL_S:
+            check_.asked = now
             self.inject(check(key, mac, self._core.probe_mac, self._core.probe_ip))
 
     def _give_up(self, key: Key, mac: Mac, check_: _Check, now: float) -> None:

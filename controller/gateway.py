@@ -1,0 +1,79 @@
+"""Anycast gateways: bridge addresses that several hosts have, each its own.
+
+Stock lxc-net gives every host's bridge 10.0.3.1 and 00:16:3e:00:00:00. While two nodes report the
+same address or MAC as their bridge's, it belongs to nobody in the overlay: no frame from or about
+it crosses. An unshared bridge address is an ordinary binding of its node.
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+from controller import rpc
+from controller.core import Core
+from controller.frames import link_local
+from controller.model import Ip, Mac, NeverForward, NodeId
+
+LINGER_S = 900.0
+"""How long a lost peer's report counts: a link that flaps must not make its gateway ordinary."""
+
+
+class Gateways:
+    """``changed`` of the two update methods: whether what is shared is not what it was."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._reports: dict[NodeId, frozenset[tuple[Ip, Mac]]] = {core.node: frozenset()}
+        self.macs: frozenset[Mac] = frozenset()
+        self.ips: frozenset[Ip] = frozenset()
+
+    @property
+    def own(self) -> frozenset[tuple[Ip, Mac]]:
+        """The addresses of this host's bridge."""
+        return self._reports[self._core.node]
+
+    @property
+    def own_macs(self) -> frozenset[Mac]:
+        return frozenset(mac for _, mac in self.own)
+
+    def message(self) -> rpc.Gateways:
+        addresses = sorted(self.own)[: rpc.MAX_ADDRESSES]
+        return rpc.Gateways([rpc.Address(ip, mac) for ip, mac in addresses])
+
+    def shared(self) -> list[dict[str, Any]]:
+        """Return ip, mac and nodes of each shared address, for people."""
+        found: dict[tuple[Ip, Mac], list[NodeId]] = {}
+        for node, report in self._reports.items():
+            for ip, mac in report:
+                if ip in self.ips:
+                    found.setdefault((ip, mac), []).append(node)
+        return [{"ip": ip, "mac": mac, "nodes": nodes} for (ip, mac), nodes in found.items()]
+
+    def report(self, node: NodeId, addresses: Iterable[tuple[Ip, Mac]]) -> bool:
+        """``node`` has these bridge addresses and no others; return whether that changed what is
+        shared."""
+        self._reports[node] = frozenset(addresses)
+        return self._recompute()
+
+    def forget(self, node: NodeId) -> bool:
+        """``node`` has been gone for long; return whether that changed what is shared."""
+        self._reports.pop(node, None)
+        return self._recompute()
+
+    def _recompute(self) -> bool:
+        # A node counts once for an address, whatever number of MACs it has it with.
+        ips = Counter(ip for r in self._reports.values() for ip in {ip for ip, _ in r})
+        macs = Counter(mac for r in self._reports.values() for mac in {mac for _, mac in r})
+        shared_ips = {ip for ip, count in ips.items() if count > 1}
+        shared_macs = {mac for mac, count in macs.items() if count > 1}
+        pairs = [pair for report in self._reports.values() for pair in report]
+        # Two bridges with one address and two MACs, or the reverse: an answer from either would
+        # be taken for the other's, so all that hangs on a shared name is shared.
+        shared_macs |= {mac for ip, mac in pairs if ip in shared_ips}
+        shared_ips |= {ip for ip, mac in pairs if mac in shared_macs}
+        shared_ips |= {link_local(mac) for mac in shared_macs}
+        if shared_ips == self.ips and shared_macs == self.macs:
+            return False
+        self.ips, self.macs = frozenset(shared_ips), frozenset(shared_macs)
+        self._core.emit(NeverForward(self.macs, self.ips))
+        return True
