@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -144,6 +145,7 @@ class _Version(argparse.Action):
         parser.exit()
 
 
+@cache
 def version() -> str:
     """Return the version of the installed distribution."""
     from importlib.metadata import PackageNotFoundError

@@ -193,6 +193,9 @@ def _check_together(config: Config, place: Place, warnings: list[str]) -> None:
     if len(os.fsencode(config.control_socket)) > MAX_SOCKET_PATH:
         cure = f"a socket's path may have {MAX_SOCKET_PATH} bytes: choose a shorter directory"
         raise (place / "run_dir").wrong("is too long", cure)
+    if os.path.normpath(config.state_dir) == os.path.normpath(config.run_dir):
+        cure = "choose two: one is kept, the other goes with the controller"
+        raise (place / "run_dir").wrong('is the same directory as "state_dir"', cure)
     owners: set[tuple[str, int]] = set()
     for i, entry in enumerate(config.static):
         if (entry.ip, entry.vlan) in owners:

@@ -269,7 +269,8 @@ def _status(status: Status) -> RenderableType:
     remote = len(status.bindings) - local
     head.add_row("addresses", f"{local} local", f"{remote} at peers (see: controller bindings)")
 
-    warnings = [*status.warnings, *tap.warnings, *map(_conflict_line, status.conflicts)]
+    conflicts = map(_conflict_line, status.conflicts)
+    warnings = dict.fromkeys([*status.warnings, *tap.warnings, *conflicts])  # each once
     return Group(
         head,
         Text(),

@@ -238,6 +238,7 @@ WRONG = [
     ({"controller_logging": True}, "controller_logging: "),
     ({"state_dir": "state"}, 'state_dir: "state" is not absolute; start it with /'),
     ({"run_dir": "/" + "x" * 100}, "run_dir: is too long"),
+    ({"run_dir": "/a/b", "state_dir": "/a/./b/"}, "run_dir: is the same directory as"),
     ({"dhcp": True}, "dhcp: "),
     ({"ra": "blok"}, 'ra: is "blok"; did you mean "block"?'),
     ({"link_local_control": "stp"}, "link_local_control: is text; write true or false"),
