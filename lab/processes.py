@@ -106,13 +106,16 @@ class Controller(Process):
     def __init__(self, host: Host, config: dict[str, Any]) -> None:
         # A host may run several controllers, for several networks.
         self.file = f"/run/controller-{config.get('network', 'none')}.json"
+        self.host = host
         self.write(config)
         super().__init__(host, [console_script("controller"), "--config", self.file])
 
     def write(self, config: dict[str, Any]) -> None:
         """Write `config` to its file; it takes effect with the next start."""
         self.config = config
-        self.host.path(self.file).write_text(json.dumps(config, indent=2))
+        file = self.host.path(self.file)
+        file.touch(mode=0o600)
+        file.write_text(json.dumps(config, indent=2))
 
     def status(self) -> dict[str, Any]:
         """What `controller status --json` says. Raises CommandFailed if it cannot say it."""

@@ -116,8 +116,13 @@ class Lab:
         return next((process for process in started if isinstance(process, Rendezvous)), None)
 
     def output(self) -> dict[str, str]:
-        """What the lab's processes have written: log file's name -> text."""
-        return {file.name: file.read_text(errors="replace") for file in sorted(self.logs.iterdir())}
+        """What the lab's processes have written, and what they have left as logs in their hosts'
+        /run/switchmode: file's name -> text."""
+        files = {file.name: file for file in sorted(self.logs.iterdir())}
+        for host in self.hosts.values():
+            for file in sorted(host.path("/run/switchmode").glob("**/*.log")):
+                files[f"{host.name}-{file.name}"] = file
+        return {name: file.read_text(errors="replace") for name, file in files.items()}
 
     def save(self) -> None:
         """Write down what is in the lab, for other processes: how to enter each place of it."""
