@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from controller.keys import NetworkKeys
+from controller.signal.backoff import Backoff
 from controller.signal.client import SignalClient
 from controller.signal.endpoint import Endpoint
 from controller.signal.events import Event, Present, Received
@@ -40,11 +41,16 @@ class LiveNode:
         keys: NetworkKeys = KEYS,
         private: PrivateKey | None = None,
         tls: ssl.SSLContext | None = None,
+        pace: float = 1.0,
     ) -> None:
+        """``pace``: factor of the delays between tries, instead of jitter if not 1."""
         self.private = private or PrivateKey.generate()
         self.id = self.private.public.hex()
         self.events: list[Event] = []
-        self.client = SignalClient(url, keys, self.private, name, self.events.append, tls=tls)
+        backoff = Backoff() if pace == 1.0 else Backoff(uniform=lambda low, high: pace)
+        self.client = SignalClient(
+            url, keys, self.private, name, self.events.append, tls=tls, backoff=backoff
+        )
 
     @property
     def connected(self) -> bool:

@@ -24,6 +24,7 @@ from controller.signal.events import Absent, Refused, SignalConnected, SignalLos
 from controller.signal.messages import MAX_PAYLOAD, Challenge, decode_from_rendezvous, encode
 from controller.signal.proof import join
 from controller.signal.quota import Limits
+from controller.signal.registry import Registry
 from controller.signal.rendezvous import Rendezvous
 from tests.controller.signal.loopback import LiveNode, Wire, eventually, rendezvous, running
 from tests.controller.signal.memory import KEYS, OTHER_SECRET
@@ -112,6 +113,22 @@ async def test_a_fault_of_the_application_is_not_swallowed() -> None:
             await node.client.run()
 
 
+async def test_a_fault_of_ours_ends_one_connection_and_is_not_silent(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with rendezvous() as server:
+        node = LiveNode(server.url, "a")
+        async with running(node):
+            await eventually(lambda: node.connected)
+            with monkeypatch.context() as patch:
+                patch.delattr(Registry, "received")
+                connection = await raw(server.url)
+                await connection.send("anything")
+                assert await end_of(connection) == 1000
+            assert [r.name for r in caplog.records if r.exc_info] == [rendezvous_module.__name__]
+            assert node.connected
+
+
 async def test_wss(tmp_path: Path) -> None:
     server_context, client_context = certificate(tmp_path)
     async with rendezvous() as server, Wire(server.port, server_context) as wire:
@@ -135,7 +152,7 @@ async def test_no_proxy_whatever_the_environment(monkeypatch: pytest.MonkeyPatch
 # Coming and going
 
 
-async def test_nodes_are_there_soon_after_a_late_rendezvous() -> None:
+async def test_nodes_wait_for_a_late_rendezvous() -> None:
     async with rendezvous() as server:
         port = server.port
     a, b = (LiveNode(f"ws://127.0.0.1:{port}", name) for name in "ab")
@@ -143,23 +160,21 @@ async def test_nodes_are_there_soon_after_a_late_rendezvous() -> None:
         await eventually(lambda: a.client.state.error == "Connection refused")
         await asyncio.sleep(0.5)
         async with rendezvous(port):
-            began = asyncio.get_running_loop().time()
             await eventually(lambda: a.sees(b) and b.sees(a))
-            assert asyncio.get_running_loop().time() - began < 1.5
 
 
 async def test_nodes_return_after_a_restart(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     async with rendezvous() as server:
         port = server.port
-        a, b = LiveNode(server.url, "a"), LiveNode(server.url, "b")
+        a, b = LiveNode(server.url, "a", pace=0.2), LiveNode(server.url, "b", pace=0.2)
         async with running(a, b):
             await eventually(lambda: a.sees(b) and b.sees(a))
             await server.__aexit__(None, None, None)
             await eventually(lambda: not a.connected and not b.connected)
             assert SignalLost() in a.events
             assert a.sees(b)  # still believed
-            await asyncio.sleep(0.8)  # several tries
+            await asyncio.sleep(0.3)  # several tries
             async with rendezvous(port):
                 await eventually(lambda: a.connected and b.connected)
                 await eventually(lambda: a.client.send(b.id, b"again"))
@@ -190,6 +205,7 @@ def test_the_dead_are_noticed_within_15_seconds() -> None:
 async def test_a_change_of_the_network_checks_the_connection(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(transport, "PING_INTERVAL", 1000.0)
     monkeypatch.setattr(client, "PROBE_TIMEOUT", 0.2)
     monkeypatch.setattr(transport, "CLOSE_TIMEOUT", 0.1)
     async with rendezvous() as server, Wire(server.port) as wire:
@@ -201,9 +217,7 @@ async def test_a_change_of_the_network_checks_the_connection(
             assert node.events == [SignalConnected()]
             wire.cut()
             node.client.network_changed()
-            began = asyncio.get_running_loop().time()
             await eventually(lambda: not node.connected)
-            assert asyncio.get_running_loop().time() - began < transport.PING_INTERVAL
 
 
 async def test_a_change_of_the_network_ends_the_wait() -> None:
@@ -231,7 +245,7 @@ async def test_a_change_of_the_network_ends_the_wait() -> None:
 async def test_what_cannot_be_reached_is_one_line_once(
     url: str, text: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    node = LiveNode(url, "a")
+    node = LiveNode(url, "a", pace=0.1)
     async with running(node):
         await eventually(lambda: node.client.counters["signal_connection_failures"] >= 2)
     error = node.client.state.error
@@ -462,7 +476,7 @@ async def test_a_server_that_is_no_rendezvous(
         writer.close()
 
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
-        node = LiveNode(f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}", "a")
+        node = LiveNode(f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}", "a", pace=0.1)
         async with running(node):
             await eventually(lambda: node.client.counters["signal_connection_failures"] >= 2)
         assert node.client.state.error

@@ -88,6 +88,9 @@ def test_backoff_is_quick_at_first_then_slow() -> None:
     assert delays[:QUICK_TRIES] == [QUICK_DELAY] * QUICK_TRIES
     assert delays == sorted(delays)
     assert delays[-1] == TROUBLE_CAP
+    # Everything started together is to be up within 2 s: one more try costs little of that.
+    assert QUICK_DELAY * (1 + JITTER) < 0.5
+    assert QUICK_TRIES * QUICK_DELAY > 2
     backoff.succeeded()
     assert backoff.failed(Failure.TROUBLE) == QUICK_DELAY
 
