@@ -7,6 +7,7 @@ directory and key -> netlink -> tincan (started or taken over) -> TAP in its bri
 import asyncio
 import hashlib
 import logging
+import random
 import signal
 import time
 from collections import Counter
@@ -18,13 +19,13 @@ from controller.capture import Capture
 from controller.cli import version
 from controller.config import Config
 from controller.control_server import ControlServer
-from controller.errors import SystemRefusal
 from controller.identity import load_key
 from controller.keys import NetworkKeys
 from controller.mesh import Mesh
 from controller.metrics import new_counters
 from controller.model import Captured, Ip, Mac, NodeId
 from controller.netlink import Netlink
+from controller.policy import Policy, Static
 from controller.process import check_rights, hold
 from controller.proxy import Proxy
 from controller.report import Reporter
@@ -57,7 +58,12 @@ class App:
             config.run_dir, config.tincan_logging, version(), self._on_tunnel, self.counters
         )
         self.proxy = Proxy(
-            Switch(self.node, self.counters),
+            Switch(
+                self.node,
+                self.counters,
+                policy=_policy(config),
+                first_id=random.getrandbits(48),
+            ),
             self.tunnel,
             config.icc_port,
             self.counters,
@@ -92,7 +98,6 @@ class App:
             forgotten=self.proxy.peer_down,
         )
         await self._set_up_tincan(await self.tunnel.connect())
-        await self.attachment.prepare()
         self._open_capture()
         tasks.create_task(self._heartbeat())
         tasks.create_task(self.attachment.run())
@@ -168,7 +173,6 @@ class App:
             try:
                 await self._set_up_tincan(await self.tunnel.connect())
                 if self.capture is None:
-                    await self.attachment.prepare()
                     self._open_capture()
             except TunnelLost as error:
                 log.warning("%s", error)
@@ -204,10 +208,11 @@ class App:
     def _linked(self, link: api.LinkConnected | api.LinkInfo) -> None:
         assert self.mesh is not None
         contact = self.mesh.topology.contacts.get(link.peer)
-        if contact is None or not contact.linked:
-            log.info("link to %s is up", self.mesh.name(link.peer))
+        known = contact is not None and contact.linked
         self.mesh.linked(link.peer, link.relayed)
-        self.proxy.peer_up(link.peer)
+        if not known:
+            log.info("link to %s is up", self.mesh.name(link.peer))
+            self.proxy.peer_up(link.peer, self.mesh.name(link.peer))
 
     def _host_addresses(self, addresses: tuple[Ip, ...]) -> None:
         if addresses != self._addresses:
@@ -259,6 +264,12 @@ class App:
         self.proxy.close()
         await self.tunnel.stop()
         self.tunnel.close()
+
+
+def _policy(config: Config) -> Policy:
+    return Policy(
+        static=[Static(s.ip, s.mac, s.node, s.vlan) for s in config.static], allow=config.allow
+    )
 
 
 async def _serve(config: Config, private: PrivateKey) -> None:
@@ -317,6 +328,3 @@ def run(config: Config) -> int:
         (config.run_dir / "tincan.log").unlink(missing_ok=True)
         (config.run_dir / "tincan.log.1").unlink(missing_ok=True)
     return 0
-
-
-__all__ = ["App", "SystemRefusal", "run"]

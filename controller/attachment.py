@@ -53,7 +53,8 @@ class Attachment:
         """Put a new TAP in its place: silent, in its bridge if that exists, with its addresses."""
         tap, config = self._config.tap, self._config
         await self._netlink.silence(tap)
-        await self._attach(await self._netlink.link(config.bridge) if config.bridge else None)
+        if config.bridge is not None:
+            await self._attach(await self._netlink.link(config.bridge))
         await self._netlink.set_up(tap)
         await self._give_addresses()
         self.tap = await self._netlink.link(tap)

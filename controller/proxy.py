@@ -8,7 +8,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable
-from typing import Final
+from typing import Any, Final
 
 from controller import rpc
 from controller.capture import build
@@ -73,8 +73,9 @@ class Proxy:
             return
         self._do(self.switch.received(event.peer, message, self._loop.time()))
 
-    def peer_up(self, peer: NodeId) -> None:
+    def peer_up(self, peer: NodeId, name: str) -> None:
         self._do(self.switch.peer_up(peer, self._loop.time()))
+        self._do(self.switch.named(peer, name, self._loop.time()))
 
     def peer_down(self, peer: NodeId) -> None:
         self._do(self.switch.peer_down(peer, self._loop.time()))
@@ -91,6 +92,10 @@ class Proxy:
 
     def clear(self, ip: Ip) -> None:
         self._do(self.switch.clear(ip, self._loop.time()))
+
+    def snapshot(self) -> dict[str, Any]:
+        """What the switch knows, see ``Switch.snapshot``."""
+        return self.switch.snapshot(self._loop.time())
 
     # -- out
 

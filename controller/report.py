@@ -21,9 +21,13 @@ from controller.status import (
     explain_path,
 )
 from tincan import api
+from tincan.codec import convert
 
 if TYPE_CHECKING:
     from controller.app import App
+
+
+_MORE = ("conflicts", "gateways", "blocked")
 
 
 class Reporter:
@@ -44,7 +48,7 @@ class Reporter:
         tap, bridge = attachment.tap, attachment.bridge
         states = mesh.signal_states
         first = next((state for state in states if state.connected), states[0])
-        warnings = attachment.warnings()
+        warnings = attachment.warnings() + app.proxy.snapshot()["warnings"]
         merged = dict(app.counters)
         for name, count in counters.items():
             merged[name] = merged.get(name, 0) + count
@@ -136,7 +140,21 @@ class Reporter:
         return peers
 
     def _bindings(self) -> Bindings:
-        raise NotImplementedError
+        """The switch's snapshot with names in place of ids."""
+        found = self._app.proxy.snapshot()
+        for binding in found["bindings"]:
+            binding["at"] = self._name(binding["at"])
+        for conflict in found["conflicts"]:
+            conflict["at"] = self._name(conflict["at"])
+            conflict["other_at"] = self._name(conflict["other_at"])
+        for gateway in found["gateways"]:
+            gateway["nodes"] = [self._name(node) for node in gateway["nodes"]]
+        for blocked in found["blocked"]:
+            blocked["peer"] = self._name(blocked["peer"])
+        return convert({key: found[key] for key in ("bindings", *_MORE)}, Bindings)
+
+    def _name(self, at: str) -> str:
+        return at if at == "local" else self._at(at)
 
 
 def _tap_state(tap: Link | None) -> str:

@@ -30,7 +30,7 @@ from tincan.policy import Policy
 from tincan.pump import Pump
 from tincan.server import ApiServer, Handler
 from tincan.session import Session
-from tincan.tap import Offloads, Tap, bring_up, open_tap
+from tincan.tap import Offloads, Tap, open_tap
 from tincan.udp import UdpSocket
 from tincan.wire import VNET_SIZE
 
@@ -156,7 +156,6 @@ class Tincan:
         if self._tap is None:
             offloads = Offloads(wish.vnet_hdr, wish.tso, wish.uso)
             tap = self._tap = open_tap(wish.name, _mac(wish.mac), offloads, descriptor)
-            bring_up(tap.name)
             self._pump = Pump(tap, self._policy, self.counters)
             self._pump.start()
         elif self._tap.name != wish.name:
@@ -483,6 +482,7 @@ def run(run_dir: Path, level: str) -> int:
     )
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
     logging.basicConfig(level=level, handlers=[handler])
+    logging.getLogger("aioice").setLevel(max(logging.WARNING, logging.getLogger().level))
     status = 0
     try:
         asyncio.run(_serve(run_dir))

@@ -20,7 +20,7 @@ from tincan.liveness import Liveness
 from tincan.negotiation import VALIDATE, Negotiation
 from tincan.packing import OpenRecord
 from tincan.path import Description, Path
-from tincan.pmtu import PathMtu
+from tincan.pmtu import BASE, PathMtu
 from tincan.session import OpeningKey, Session
 from tincan.transmit import PathTooSmall, transmit
 from tincan.udp import Address
@@ -148,17 +148,18 @@ class Link:
         try:
             sent = transmit(path, datagrams, self._counters)
         except PathTooSmall:
-            self._counters["records_dropped.too_big"] += 1
-            if self._pmtu is not None and not body:
-                self._pmtu.too_big(self._pmtu.mtu, now)
+            if not body:
+                self._counters["records_dropped.too_big"] += 1
+            if self._pmtu is not None:
+                self._pmtu.too_big(self._mtu_of(body or self.body, path), now)
                 self._resize()
             return False
         if sent:
             self.tx_bytes += size
             self.tx_records += 1
             self.tx_datagrams += datagrams.number
-            if self._pmtu is not None:
-                self._pmtu.sent(size, now)
+            if datagrams.number > 1 and self._pmtu is not None and not body:
+                self._pmtu.sent(self._pmtu.mtu, now)
         return sent
 
     def hold(self, item_: bytes, now: float) -> None:
@@ -323,7 +324,11 @@ class Link:
                 self._counters["handshakes_dropped.send_error"] += 1
 
     def _base_body(self, path: Path) -> int:
-        return datagram_body(1200, ipv6=":" in path.address[0], channel=path.channel is not None)
+        return datagram_body(BASE, ipv6=":" in path.address[0], channel=path.channel is not None)
+
+    def _mtu_of(self, body: int, path: Path) -> int:
+        """The size of the IP packet that carries a datagram with ``body`` bytes of record."""
+        return body + BASE - self._base_body(path)
 
     # -- negotiations
 
@@ -399,6 +404,8 @@ class Link:
     def _connected(self, now: float) -> None:
         self.state = LinkState.CONNECTED
         self.up = True
+        if self._liveness.dead:
+            self._liveness = Liveness(self.elected, now)
         self._events.link_changed(self)
         self._events.link_connected(self)
         self._release_held(now)

@@ -29,9 +29,6 @@ TUN_F_TSO_ECN: Final = 0x08
 TUN_F_USO4: Final = 0x20
 TUN_F_USO6: Final = 0x40
 SIOCSIFHWADDR: Final = 0x8924
-SIOCGIFFLAGS: Final = 0x8913
-SIOCSIFFLAGS: Final = 0x8914
-IFF_UP: Final = 0x1
 ARPHRD_ETHER: Final = 1
 IFNAMSIZ: Final = 16
 
@@ -146,14 +143,3 @@ def _configure(name: str, mac: bytes) -> None:
             fcntl.ioctl(sock, SIOCSIFHWADDR, _IFREQ_MAC.pack(name.encode(), ARPHRD_ETHER, mac))
         except OSError as error:
             raise SystemRefusal(f"TAP {name}: cannot set its address: {error.strerror}") from None
-
-
-def bring_up(name: str) -> None:
-    """Set the interface up; raise SystemRefusal."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        try:
-            request = fcntl.ioctl(sock, SIOCGIFFLAGS, _IFREQ.pack(name.encode(), 0))
-            flags = _IFREQ.unpack(request)[1]
-            fcntl.ioctl(sock, SIOCSIFFLAGS, _IFREQ.pack(name.encode(), flags | IFF_UP))
-        except OSError as error:
-            raise SystemRefusal(f"TAP {name}: cannot bring it up: {error.strerror}") from None
