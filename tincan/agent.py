@@ -298,7 +298,7 @@ class IceAgent:
         relay = pair.protocol.transport
         if isinstance(relay, RelayTransport) and self._path.channel is not None:
             self._upkeep = self._spawn(relay.keep(self._path.channel, pair.remote_addr))
-        elif not self._path.relayed:
+        elif self._turn and not self._path.relayed:
             self._upkeep = self._spawn(self._free_relays_later())
         if self._connecting is None:
             self._on_path(self._path)

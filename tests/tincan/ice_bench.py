@@ -120,6 +120,15 @@ async def crosses(path: Path, to: Peer, datagram: bytes = b"\x80record") -> bool
         return False
 
 
+async def until(condition: Callable[[], object]) -> None:
+    """Wait for a condition, 5 s at most."""
+    for _ in range(500):
+        if condition():
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("waited in vain")
+
+
 class StunServer(asyncio.DatagramProtocol):
     """Answers binding requests. ``says`` overrides the address it reports; None: it is silent."""
 
