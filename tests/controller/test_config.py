@@ -491,7 +491,7 @@ class TestWhateverIsGiven:
     """Any value in any place gives a Config or a refusal of one line."""
 
     @given(st.sampled_from(sorted(KEYS)), json_values)
-    @settings(max_examples=600, deadline=None)
+    @settings(max_examples=300, deadline=None)
     def test_anything_for_a_key(self, key: str, value: object) -> None:
         config_or_refusal({**MINIMAL, key: value})
 
@@ -520,7 +520,7 @@ class TestWhateverIsGiven:
         st.binary(max_size=200) | st.text(alphabet="abc:-{}[]'\"&*!|>%@#, \n\t\\1", max_size=60),
         st.sampled_from(["switch.json", "switch.yaml", "switch"]),
     )
-    @settings(max_examples=400, deadline=None)
+    @settings(max_examples=250, deadline=None)
     def test_any_text(self, text: bytes | str, name: str) -> None:
         try:
             parse(text if isinstance(text, bytes) else text.encode(), name)
