@@ -26,7 +26,7 @@ MIN_PATIENCE: Final = 0.5  # s that an answer may take at least before it is mis
 DEAD_AFTER: Final = 6.5  # s of silence
 STALL: Final = 1.0  # s; a tick later than this says that we slept, not that the peer was silent
 MAX_OUTSTANDING: Final = 16  # probes whose answers are still known; 13 fit in DEAD_AFTER
-ID_MASK: Final = 0xFFFFFFFF
+MAX_ID: Final = 0xFFFFFFFF
 
 
 class Mood(Enum):
@@ -35,7 +35,7 @@ class Mood(Enum):
 
 
 class Probe(NamedTuple):
-    """Send a PROBE item with this number (32 bits)."""
+    """Send a PROBE item with this number: 1 to 2**32 - 1. 0 is free for probes of others."""
 
     id: int
 
@@ -68,7 +68,7 @@ class Liveness:
         self.dead = False
         self.rtt: float | None = None
         self.rtt_variation = 0.0
-        self._next_id = 0
+        self._next_id = 1
         self._last_probe = -math.inf
         self._outstanding: dict[int, float] = {}  # id: when sent, oldest first
         self.deadline = now
@@ -118,7 +118,7 @@ class Liveness:
 
     def _probe(self, now: float) -> Probe:
         probe = Probe(self._next_id)
-        self._next_id = self._next_id + 1 & ID_MASK
+        self._next_id = self._next_id % MAX_ID + 1
         self._last_probe = now
         if len(self._outstanding) == MAX_OUTSTANDING:
             del self._outstanding[next(iter(self._outstanding))]

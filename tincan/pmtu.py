@@ -103,7 +103,7 @@ class PathMtu:
             if now >= self._raise_at:
                 self.deadline = now
             elif self._confirmation is None and self.mtu > BASE:
-                self.deadline = min(self.deadline, max(now, self._confirmed + CONFIRM_INTERVAL))
+                self.deadline = min(self.deadline, max(now, self._confirmation_due()))
 
     def acknowledged(self, size: int, now: float) -> None:
         """The peer says that a probe of ``size`` has arrived. What we did not ask is ignored."""
@@ -174,7 +174,7 @@ class PathMtu:
             attempt.tries += 1
             attempt.ends = now + patience
             return [attempt.size, attempt.size]
-        if now < self._confirmation_due():
+        if self._traffic <= self._confirmed or now < self._confirmation_due():
             return []
         self._confirmation = _Attempt(self.mtu, 1, now + patience)
         self._confirmed = now
@@ -182,9 +182,8 @@ class PathMtu:
         return [self.mtu]
 
     def _confirmation_due(self) -> float:
-        if self.mtu == BASE or self._traffic <= self._confirmed:
-            return math.inf
-        return self._confirmed + CONFIRM_INTERVAL
+        """When the present size is to be confirmed, if there is traffic by then."""
+        return self._confirmed + CONFIRM_INTERVAL if self.mtu > BASE else math.inf
 
     def _search(self, now: float) -> None:
         # A confirmation may be under way: its late answer undoes a retreat.
@@ -234,8 +233,8 @@ class PathMtu:
         ends = [attempt.ends for attempt in self._open.values()]
         if self._confirmation is not None:
             ends.append(self._confirmation.ends)
-        else:
+        elif self._traffic > self._confirmed or now < self._confirmation_due():
             ends.append(self._confirmation_due())
         if self._traffic >= self._raise_at:
             ends.append(self._raise_at)
-        self.deadline = max(now, min(ends))
+        self.deadline = max(now, min(ends, default=math.inf))

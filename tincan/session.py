@@ -442,6 +442,8 @@ class Session:
             self._on_keys()
             if self.state is State.ANSWERED and not self._generations:
                 self._move(Event.FORGOTTEN)
+        if not self._initiator and self.state is State.CLOSED:
+            self._stamp = -1  # nothing is left to disturb; the peer's clock may have been set back
 
     def _rekey_is_due(self, now: float) -> bool:
         key = self.sealing

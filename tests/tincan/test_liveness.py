@@ -113,7 +113,7 @@ def test_suspicion_by_silence_alone() -> None:
     side.probe_answered(probe.id, 0.0)
     side.tick(3.0)
     assert not suspicious(side)
-    assert side.tick(SUSPICION_AFTER) == [Probe(2)]
+    assert side.tick(SUSPICION_AFTER) == [Probe(3)]
     assert suspicious(side)
     assert side.tick(SUSPICION_AFTER + 0.1) == []
     assert side.deadline == SUSPICION_AFTER + SUSPICIOUS_INTERVAL
@@ -125,7 +125,7 @@ def test_an_overdue_answer_is_suspicious_even_while_traffic_comes() -> None:
     side.probe_answered(probe.id, 0.01)
     [_] = side.tick(3.0)
     side.received(3.0 + MIN_PATIENCE)
-    assert side.tick(3.0 + MIN_PATIENCE) == [Probe(2)]
+    assert side.tick(3.0 + MIN_PATIENCE) == [Probe(3)]
 
 
 def test_patience_grows_with_the_round_trip() -> None:
@@ -158,6 +158,7 @@ def test_unknown_and_repeated_answers_change_nothing() -> None:
     side = Liveness(True, 0.0)
     [probe] = side.tick(0.0)
     side.probe_answered(99, 0.1)
+    side.probe_answered(0, 0.1)
     assert side.rtt is None
     side.probe_answered(probe.id, 0.1)
     before = side.heard, side.rtt, side.deadline
@@ -207,7 +208,7 @@ def test_dead_is_for_good() -> None:
         [*_] = side.tick(side.deadline)
     side.received(7.0)
     side.suspect(7.0)
-    side.probe_answered(0, 7.0)
+    side.probe_answered(13, 7.0)
     assert side.tick(7.0) == []
     assert side.dead
     assert side.deadline == math.inf
@@ -227,7 +228,7 @@ def test_probe_numbers_wrap() -> None:
     side = Liveness(True, 0.0)
     side._next_id = 0xFFFFFFFF
     assert side.tick(0.0) == [Probe(0xFFFFFFFF)]
-    assert side.tick(0.5) == [Probe(0)]
+    assert side.tick(0.5) == [Probe(1)]
 
 
 @pytest.mark.parametrize("ip_header", [20, 40])

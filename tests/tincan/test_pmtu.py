@@ -106,6 +106,7 @@ def test_ethernet_in_one_round_trip_jumbo_in_two() -> None:
 def test_common_paths_are_found_exactly(mtu: int, device: int) -> None:
     world = World(mtu, device=device)
     assert world.settle() == min(mtu, device)
+    world.run(world.now + CONFIRM_INTERVAL)
     assert world.search.deadline == math.inf
 
 
@@ -205,6 +206,27 @@ def test_first_traffic_after_idling_confirms_once() -> None:
     assert world.search.deadline == 100.0
     world.run(200.0)
     assert world.probes == [(100.0, 1500)]
+
+
+def test_confirmations_need_no_help_while_traffic_flows() -> None:
+    """Whoever arms a timer by ``deadline`` after each tick and answer only must not miss any."""
+    search = PathMtu(28, 0.0)
+    for size in search.tick(0.0):
+        search.acknowledged(size, 0.01)
+    while not search.settled:
+        search.tick(search.deadline)
+    search.sent(1500, 100.0)
+    confirmations = 0
+    at = search.deadline
+    assert at == 100.0
+    while at < 110.0:
+        search.sent(1500, at)
+        for size in search.tick(at):
+            search.acknowledged(size, at)
+            confirmations += 1
+        at = search.deadline
+        search.sent(1500, at - 0.001)
+    assert confirmations == pytest.approx(10 / CONFIRM_INTERVAL, abs=1)
 
 
 def test_confirmations_keep_their_distance_under_load() -> None:

@@ -339,6 +339,16 @@ def test_wall_time_orders_handshakes_over_reboots() -> None:
     handshake(reborn, bob, 5002.0)
 
 
+def test_a_clock_that_was_set_back_is_forgiven_when_the_keys_are_gone() -> None:
+    alice, bob = pair(wall=lambda: 2e9)
+    handshake(alice, bob)
+    reborn = session(True, itertools.count(1500), wall=lambda: 1e9)
+    assert refused(bob, reborn.start(1.0)[0]) == "handshake_replayed"
+    bob.tick(bob.deadline)
+    reborn = session(True, itertools.count(1600), wall=lambda: 1e9)
+    handshake(reborn, bob, 200.0)
+
+
 def test_peer_cannot_make_us_remember_more_than_a_few_keys() -> None:
     bob = session(False, itertools.count(2000))
     changes: list[list[int]] = []
