@@ -19,12 +19,12 @@ class N2n(Contender):
     packages = ("n2n",)
 
     def start(self) -> None:
-        self.pair.left.start("supernode", ["supernode", "-l", "7654"])
+        self.pair.right.start("supernode", ["supernode", "-l", "7654"])
         containers = (self.segment.left, self.segment.right)
         for number, (site, container) in enumerate(zip(self.pair.sites, containers, strict=True)):
             mac, address = f"02:00:00:00:01:{number + 1:02x}", f"10.11.0.{number + 1}"
             options = f"-d tap0 -a {address} -c bench -k bench -m {mac} -M {self.mtu} -r"
-            options += f" -l {ADDRESSES['left']}:7654 -p {50001 + number}"
+            options += f" -l {ADDRESSES['right']}:7654 -p {50001 + number}"
             site.start("edge", ["edge", *options.split()])
             site.wait_interface("tap0")
             address = container.run("ip -4 -o addr show eth0 | awk '{print $4}'").stdout.strip()
