@@ -140,9 +140,10 @@ class Container(Place):
         output = self.run([*command, address], check=False, timeout=30 + count).stdout
         return [mac.lower() for mac in re.findall(r"reply from \S+ \[([0-9A-F:]{17})\]", output)]
 
-    def iperf3(self, server: Place, address: str, seconds: float = 2, *words: str) -> Any:
+    def iperf3(self, server: Place, address: str, seconds: int = 2, *words: str) -> Any:
         """Run iperf3 from here to `address` of `server` and return its JSON report.
 
+        iperf3 wants whole seconds; `words` are further options of its client.
         `report["end"]["sum_received"]["bits_per_second"]` is what arrived over TCP.
         """
         command = ["iperf3", "--server", "--one-off", "--forceflush"]

@@ -84,9 +84,9 @@ def answered(frames: Capture, address: str) -> list[Any]:
     return [packet for packet in frames.packets if packet.op == 2 and packet.psrc == address]
 
 
-def grown(before: dict[str, int], after: dict[str, int], name: str) -> int:
+def grown(before: dict[str, Any], after: dict[str, int], name: str) -> int:
     """By how much a counter has grown."""
-    return after.get(name, 0) - before.get(name, 0)
+    return int(after[name]) - int(before[name])
 
 
 def first_ping(
@@ -144,7 +144,7 @@ def repeat(story: Story, c5: Container, c7: Container, controller: Controller) -
     story.claim(f"counted as answered locally ({local}), not relayed", local >= 1 and not relayed)
 
 
-def tell(story: Story, kind: Kind, seconds: float) -> None:
+def tell(story: Story, kind: Kind, seconds: int) -> None:
     """The whole demo."""
     story.step("Two stock hosts behind two NATs")
     story.show(PICTURE)
@@ -204,7 +204,7 @@ def tell(story: Story, kind: Kind, seconds: float) -> None:
         rate = report["end"]["sum_received"]["bits_per_second"] / 1e9
         algorithm = report["end"].get("sender_tcp_congestion", "?")
         story.show(
-            f"iperf3, one TCP flow ({algorithm}) from c5 to c7, {seconds:g} s, encrypted, both"
+            f"iperf3, one TCP flow ({algorithm}) from c5 to c7, {seconds} s, encrypted, both"
             f" NATs crossed: {rate:.2f} Gbit/s"
         )
         story.claim("bytes went across", rate > 0)
@@ -226,7 +226,7 @@ def main() -> int:
     """Tell the story; 0 if all of it was true."""
     parser = argparse.ArgumentParser(prog="lab/demo", description=__doc__.split("\n")[0])
     parser.add_argument("--containers", choices=["lxc", "netns"], default="lxc")
-    parser.add_argument("--iperf-seconds", type=float, default=IPERF_SECONDS)
+    parser.add_argument("--iperf-seconds", type=int, default=IPERF_SECONDS)
     arguments = parser.parse_args()
     story = Story()
     try:

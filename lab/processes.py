@@ -11,10 +11,14 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from controller.control import call
+from controller.errors import ControllerError
 from lab.errors import CommandFailed, LabError
 
 if TYPE_CHECKING:
     from lab.host import Host
+
+POLL = 0.03  # s
 
 
 def wait_until(condition: Callable[[], bool], timeout: float, what: str) -> float:
@@ -23,7 +27,7 @@ def wait_until(condition: Callable[[], bool], timeout: float, what: str) -> floa
     while not condition():
         if time.monotonic() - start > timeout:
             raise LabError(f"not within {timeout} s: {what}")
-        time.sleep(0.02)
+        time.sleep(POLL)
     return time.monotonic() - start
 
 
@@ -128,15 +132,27 @@ class Controller(Process):
         words = [console_script("controller"), "status", "--config", self.file]
         return self.host.run(words).stdout
 
-    def counters(self) -> dict[str, int]:
-        """The `counters` of its status."""
-        counters: dict[str, int] = self.status()["counters"]
+    def counters(self) -> dict[str, Any]:
+        """The `counters` of its status: numbers, and `frames_dropped` by reason."""
+        counters: dict[str, Any] = self.ask("status")["counters"]
         return counters
+
+    def ask(self, method: str, **parameters: Any) -> Any:
+        """Ask on its control socket, as the subcommands do, without starting a process for it.
+
+        Raises CommandFailed if there is no answer.
+        """
+        network = self.config.get("network")
+        directory = self.config.get("run_dir", f"/run/switchmode/{network}")
+        try:
+            return call(self.host.path(f"{directory}/controller.sock"), method, parameters)
+        except ControllerError as error:
+            raise CommandFailed(f"{self.host.name}: {method}", 1, str(error)) from None
 
     def connected(self) -> set[str]:
         """The names of the peers whose state is `connected`; none while it does not answer."""
         try:
-            peers = self.status()["peers"]
+            peers = self.ask("status")["peers"]
         except CommandFailed:
             return set()
         return {peer["name"] for peer in peers if peer["state"] == "connected"}
