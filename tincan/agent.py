@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 STUN_WAIT = 0.5  # s that an offer waits for STUN servers
+LATER_ANSWERS = 0.05  # s, and twice as long as the first took: for the others, if any
 RELAY_WAIT = 2.0  # s that an offer waits for TURN servers
 ALLOCATION_TIMEOUT = 10.0  # s after which a TURN server is given up; a late relay is still used
 CONNECT_TIMEOUT = 12.0  # s
@@ -158,7 +159,7 @@ class IceAgent:
             answer.set_result(mapped_address(data))
 
     async def _reflexive_or_late(self, queries: set["asyncio.Task[None]"], start: float) -> None:
-        """Wait for STUN servers; when one has answered, for the others only as long again."""
+        """Wait for STUN servers; when one has answered, for the others not much longer."""
         loop = asyncio.get_running_loop()
         deadline = start + STUN_WAIT
         while queries and loop.time() < deadline:
@@ -166,7 +167,7 @@ class IceAgent:
                 queries, timeout=deadline - loop.time(), return_when=asyncio.FIRST_COMPLETED
             )
             if self._reflexive:
-                deadline = min(deadline, start + 2 * (loop.time() - start))
+                deadline = min(deadline, start + 3 * (loop.time() - start) + LATER_ANSWERS)
 
     async def _look_up(self, server: Address) -> list[Address]:
         """Return the addresses of a STUN server that may be asked."""

@@ -16,6 +16,7 @@ import time
 from typing import Any
 
 from tests.tincan.ice_bench import Peer, send
+from tincan import agent, transport
 from tincan.codec import decode, encode
 from tincan.errors import LinkError
 from tincan.path import Description, Path, TurnServer
@@ -46,6 +47,8 @@ async def main(settings: dict[str, Any]) -> None:
         stun=[(host, port) for host, port in settings["stun"]],
         turn=[TurnServer(**server) for server in settings["turn"]],
     )
+    transport.CHANNEL_REFRESH = settings["refresh"]
+    agent.CONNECT_TIMEOUT = settings["timeout"]
     start = time.monotonic()
     ours = await peer.agent.gather()
     say(description=encode(ours).decode(), gather_s=time.monotonic() - start)
@@ -58,6 +61,11 @@ async def main(settings: dict[str, Any]) -> None:
     else:
         say(path=shown(path), connect_s=time.monotonic() - start)
         say(received=await exchange(peer))
+        if settings["hold"]:
+            await asyncio.sleep(settings["hold"])
+            while not peer.pump.records.empty():
+                peer.pump.records.get_nowait()
+            say(held=await exchange(peer))
     await lines.readline()
     start = time.monotonic()
     await peer.agent.close()

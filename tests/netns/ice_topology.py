@@ -152,6 +152,8 @@ def _start_coturn() -> "subprocess.Popen[bytes]":
         f"--listening-port={TURN_PORT} --listening-ip={PUBLIC} --listening-ip={PUBLIC6}"
         f" --relay-ip={PUBLIC} --relay-ip={PUBLIC6} --lt-cred-mech --user={USER}:{PASSWORD}"
         " --realm=test --no-tls --no-dtls --no-cli --log-file=stdout --no-stdout-log"
+        # In real life 300 and 600 s; long enough for all tests but that of the refresh.
+        " --permission-lifetime=3 --channel-lifetime=3"
         f" --pidfile=/run/{PREFIX}.pid --userdb=/run/{PREFIX}.db -n --fingerprint"
     )
     command = ["ip", "netns", "exec", space("public"), "turnserver", *options.split()]
