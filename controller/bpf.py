@@ -87,18 +87,17 @@ _OUTGOING_ONLY: Block = [
 ]
 
 
-def resolution(muted: Collection[bytes], regulars: Collection[bytes] | None = None) -> bytes:
-    """ARP and ND, untagged or with one tag in the frame, unless from a muted MAC.
+def resolution(loud: Collection[bytes], regulars: Collection[bytes] | None = None) -> bytes:
+    """ARP and ND, untagged or with one tag in the frame; of ``loud`` MACs one frame of 64.
 
-    With ``regulars``, all of what these send, and one of 64 frames of the others.
+    With ``regulars``, one of 64 of everybody but these.
     """
-    silence = [step for source in muted for step in _from(source, _DROP)]
-    favour = [step for source in regulars or () for step in _from(source, _ACCEPT)]
     sample = [_load(_LD_W, _AD_RANDOM), (_JSET, 0, len(_DROP), 63), *_DROP]
+    hush = [step for source in loud for step in _from(source, [*sample, *_ACCEPT])]
+    favour = [step for source in regulars or () for step in _from(source, _ACCEPT)]
     return _assemble(
         [
             *_OUTGOING_ONLY,
-            *silence,
             # X tells whether it is one of them: a verdict of a few hundred steps is too long to
             # be jumped over.
             (_LDX_IMMEDIATE, 0, 0, 0),
@@ -106,6 +105,7 @@ def resolution(muted: Collection[bytes], regulars: Collection[bytes] | None = No
             (_TXA, 0, 0, 0),
             (_JEQ, len(_DROP), 0, 1),
             *_DROP,
+            *hush,
             *(favour + sample if regulars is not None else []),
             *_ACCEPT,
         ]

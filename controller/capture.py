@@ -383,11 +383,12 @@ _ETH_P_ALL = 3
 _SO_RCVBUFFORCE = 33
 
 SNAPLEN = 2048  # bytes of a frame that the kernel hands over
-RECEIVE_BUFFER = 1 << 20  # bytes; a small frame is accounted with about 800
+RECEIVE_BUFFER = 4 << 20  # bytes; a small frame is accounted with about 800: 50 ms of a storm
 READ_BUDGET = 64  # frames per wake-up
 DISSECT_BUDGET = 8  # dissections per wake-up: about 1 ms
 PAUSE = 0.004  # s without reading, after a wake-up in which all frames were refused
-RELIEF = 1.0  # s for which the kernel drops the frames of a loud sender, or most of strangers
+RELIEF = 1.0  # s for which the kernel drops most frames of a loud sender, or of strangers
+STILL_LOUD = 16  # refusals in a sample of 1 in 64: about 1000 frames/s, and it goes on
 MAX_MUTED = 16
 MAX_REGULARS = 128  # of each kind, whose frames get through a storm of strangers
 MAX_GATEWAYS = 64
@@ -400,7 +401,7 @@ class Capture:
     ``on_closed`` once, with the reason, when the TAP is gone (``close`` does not call it).
     The TAP may go down and up. Counts ``frames_dropped.capture_policed`` (refused before a
     dissection), ``.capture_overrun`` (dropped by the kernel, queue full), ``.REASON`` of each
-    malformed frame; and ``capture_muted`` (a loud sender left to the kernel for a second),
+    malformed frame; and ``capture_muted`` (a loud sender left to the kernel but for a sample),
     ``capture_strangers_sampled`` (the same for most frames of senders not heard before).
     Raises SystemRefusal. Needs CAP_NET_RAW and a running loop.
     """
@@ -417,8 +418,8 @@ class Capture:
         self._on_closed = on_closed
         self._counters = counters
         self._loop = asyncio.get_running_loop()
-        self._muted: set[bytes] = set()
-        self._regulars: set[bytes] | None = None
+        self._relief: dict[bytes | None, int] = {}  # refused since it began
+        self._regulars: set[bytes] = set()
         self._gateways: tuple[bytes, ...] = ()
         self._police = {
             _ETH_ARP: Police(rate=50, burst=200, total=1000, total_burst=1000),
@@ -481,7 +482,6 @@ class Capture:
                 continue
             vlan = _vlan(ancillary)
             if not self._admit(frame, police):
-                self._counters["frames_dropped.capture_policed"] += 1
                 continue
             dissected += 1
             self._dissect(frame, vlan)
@@ -492,8 +492,8 @@ class Capture:
             # Level-triggered, and nothing worth having: leave the rest to the kernel's queue.
             self._loop.remove_reader(sock.fileno())
             self._loop.call_later(PAUSE, self._listen, sock, police)
-            if sock is self._resolution and not self._muted:
-                self._sample_strangers()
+            if police is self._police and frame[6:12] not in self._relief:
+                self._relieve(None)
 
     def _admit(self, frame: bytes, police: dict[int, Police]) -> bool:
         kind = int.from_bytes(frame[16:18] if frame[12:14] == b"\x81\x00" else frame[12:14], "big")
@@ -501,8 +501,13 @@ class Capture:
         source = frame[6:12]
         if chosen.admit(source, self._loop.time()):
             return True
-        if police is self._police and chosen.loud(source):
-            self._mute(source)
+        self._counters["frames_dropped.capture_policed"] += 1
+        if police is self._police:
+            if chosen.loud(source):
+                self._relieve(source)
+            sender = source if source in self._relief else None
+            if sender in self._relief:
+                self._relief[sender] += 1
         return False
 
     def _dissect(self, frame: bytes, vlan: int | None) -> None:
@@ -514,32 +519,29 @@ class Capture:
         if packet is not None:
             self._on_packet(packet)
 
-    def _mute(self, source: bytes) -> None:
-        if source not in self._muted and len(self._muted) < MAX_MUTED:
-            self._counters["capture_muted"] += 1
-            self._muted.add(source)
-            self._loop.call_later(RELIEF, self._unmute, source)
-            self._filter()
-
-    def _unmute(self, source: bytes) -> None:
-        self._muted.discard(source)
+    def _relieve(self, sender: bytes | None) -> None:
+        """Leave a loud sender, or with None all strangers, to the kernel but for a sample."""
+        if sender in self._relief or len(self._relief) > MAX_MUTED:
+            return
+        self._counters["capture_strangers_sampled" if sender is None else "capture_muted"] += 1
+        self._relief[sender] = 0
+        self._regulars = {m for p in self._police.values() for m in p.regulars(MAX_REGULARS)}
         self._filter()
+        self._loop.call_later(RELIEF, self._end_relief, sender)
 
-    def _sample_strangers(self) -> None:
-        if self._regulars is None:
-            self._counters["capture_strangers_sampled"] += 1
-            polices = self._police.values()
-            self._regulars = {m for police in polices for m in police.regulars(MAX_REGULARS)}
-            self._loop.call_later(RELIEF, self._hear_strangers)
+    def _end_relief(self, sender: bytes | None) -> None:
+        if self._relief[sender] >= STILL_LOUD and self._sockets:
+            self._relief[sender] = 0
+            self._loop.call_later(RELIEF, self._end_relief, sender)
+        else:
+            del self._relief[sender]
             self._filter()
-
-    def _hear_strangers(self) -> None:
-        self._regulars = None
-        self._filter()
 
     def _filter(self) -> None:
         if self._sockets:
-            attach(self._resolution, resolution(self._muted, self._regulars))
+            loud = [sender for sender in self._relief if sender is not None]
+            regulars = self._regulars if None in self._relief else None
+            attach(self._resolution, resolution(loud, regulars))
 
     def _count_overrun(self, sock: socket.socket) -> None:
         _, dropped = struct.unpack("=II", sock.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, 8))

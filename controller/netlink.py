@@ -40,7 +40,7 @@ TUNNEL_KINDS = frozenset(
     | {"ip6gretap", "ip6erspan", "vti", "vti6", "xfrm", "vxlan", "geneve", "bareudp", "gtp"}
 )
 _STACKED_KINDS = frozenset({"vlan", "macvlan", "macvtap", "ipvlan", "macsec"})
-_DUMP_ATTEMPTS = 3
+_ATTEMPTS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +157,7 @@ class Netlink:
         """The interface of this name or index, None if there is none."""
         key = {"index": which} if isinstance(which, int) else {"ifname": which}
         try:
-            answers = await self._ip.link("get", ext_mask=_SKIP_STATS, **key)
+            answers = await self._ask("link", "get", ext_mask=_SKIP_STATS, **key)
         except NetlinkError as error:
             if error.code in (errno.ENODEV, errno.EINVAL, errno.ERANGE):  # or a name too long
                 return None
@@ -224,7 +224,7 @@ class Netlink:
         A bridge that holds a default route does not count.
         """
         try:
-            routes = await self._ip.route("get", dst=address)
+            routes = await self._ask("route", "get", dst=address)
         except NetlinkError:
             return False  # unreachable: not through the overlay either
         overlay = await self._overlay(tap)
@@ -269,15 +269,25 @@ class Netlink:
         return [_address(message) for message in await self._dump("addr")]
 
     async def _dump(self, what: str, **filters: int) -> list[Any]:
-        for attempt in range(_DUMP_ATTEMPTS):
+        try:
+            return await self._ask(what, "dump", **filters)
+        except NetlinkError as error:
+            raise _refusal(f"reading the {what} table", error) from error
+
+    async def _ask(self, what: str, command: str, **arguments: Any) -> list[Any]:
+        """All answers to one request. Raises NetlinkError."""
+        failure = NetlinkError(errno.EBUSY)
+        for _ in range(_ATTEMPTS):
             try:
-                return [m async for m in await getattr(self._ip, what)("dump", **filters)]
-            except NetlinkDumpInterrupted:  # it changed meanwhile: what came is incomplete
-                if attempt == _DUMP_ATTEMPTS - 1:
-                    raise SystemRefusal(f"the {what} table changes too fast to be read") from None
-            except NetlinkError as error:
-                raise _refusal(f"reading the {what} table", error) from error
-        raise AssertionError("unreachable")
+                answers = await getattr(self._ip, what)(command, **arguments)
+                return [m async for m in answers] if command == "dump" else list(answers)
+            except NetlinkDumpInterrupted as interrupted:  # it changed meanwhile: incomplete
+                failure = interrupted
+            except OSError as error:  # AsyncIPRoute is of no use any more after one
+                failure = NetlinkError(error.errno)
+                self._ip.close()
+                self._ip = AsyncIPRoute()
+        raise failure
 
     # --- changing
 
@@ -315,18 +325,23 @@ class Netlink:
             await self._set(link, "detaching", master=0)
 
     async def silence(self, tap: str) -> None:
-        """No IPv6 address of its own: the TAP emits no DAD, router solicitation or MLD."""
+        """No link-local address: a TAP that is not up yet will emit no DAD, RS or MLD."""
         link = await self._tap(tap)
         mode = {"attrs": [["IFLA_INET6_ADDR_GEN_MODE", _ADDR_GEN_MODE_NONE]]}
-        with suppress(SystemRefusal):  # a kernel without IPv6 emits nothing of the kind
-            await self._set(link, "silencing", IFLA_AF_SPEC={"attrs": [["AF_INET6", mode]]})
+        with suppress(NetlinkError):  # a kernel without IPv6 emits nothing of the kind
+            spec = {"attrs": [["AF_INET6", mode]]}
+            await self._ask("link", "set", index=link.index, IFLA_AF_SPEC=spec)
+        for address in await self._addresses():
+            if address.index == link.index and ipaddress.ip_address(address.ip).is_link_local:
+                with suppress(NetlinkError):  # the kernel was faster
+                    await self._change_address("del", link, address.interface)
 
     async def become_multicast_router(self, tap: str) -> None:
         """Get all multicast from the bridge: a snooping one knows no listeners behind the TAP."""
         link = await self._tap(tap)
         with suppress(NetlinkError):  # a kernel without snooping floods it anyway
-            await self._ip.brport(
-                "set", index=link.index, multicast_router=_MULTICAST_ROUTER_PERMANENT
+            await self._ask(
+                "brport", "set", index=link.index, multicast_router=_MULTICAST_ROUTER_PERMANENT
             )
 
     async def set_mac(self, tap: str, mac: Mac) -> None:
@@ -359,7 +374,8 @@ class Netlink:
 
     async def _change_address(self, command: str, link: Link, address: str) -> None:
         ip, _, length = address.partition("/")
-        await self._ip.addr(command, index=link.index, address=ip, prefixlen=int(length))
+        arguments = {"index": link.index, "address": ip, "prefixlen": int(length)}
+        await self._ask("addr", command, **arguments)
 
     async def _tap(self, name: str) -> Link:
         link = await self.link(name)
@@ -369,7 +385,7 @@ class Netlink:
 
     async def _set(self, link: Link, doing: str, **attributes: Any) -> None:
         try:
-            await self._ip.link("set", index=link.index, **attributes)
+            await self._ask("link", "set", index=link.index, **attributes)
         except NetlinkError as error:
             raise _refusal(f"{doing} {link.name}", error) from error
 
@@ -384,28 +400,31 @@ class Netlink:
         is made to follow its bridge's.
         """
         told: dict[type, Event] = {}
+        here = LinkChanged(None, None, None)
+        unknown = False
         self._events.mark()
         while True:
             gone, changed, lost = await self._events.wait()
-            links = told.get(LinkChanged)
-            home = links.bridge if isinstance(links, LinkChanged) else None
-            port = links.tap if isinstance(links, LinkChanged) else None
-            if home is not None and port is not None:
-                mine = [g for g in gone if g.bridge == home.index and g.port != port.index]
+            unknown = unknown or lost
+            if here.tap is not None and here.bridge is not None:
+                bridge_index, port = here.bridge.index, here.tap.index
+                mine = [g for g in gone if g.bridge == bridge_index and g.port != port]
                 if mine:
                     yield EntriesGone(tuple(mine))
             if not changed:
                 continue
-            for event in await self._state(tap, bridge, ignore, lost):
-                if told.get(type(event)) != event:
+            try:
+                state = await self._state(tap, bridge, ignore, unknown)
+            except SystemRefusal:  # reading needs no permission: it changes too fast
+                self._events.mark()
+                continue
+            unknown = False
+            for event in state:
+                if isinstance(event, LinkChanged):
+                    here = event
+                if told.get(type(event)) != event or isinstance(event, EntriesUnknown):
                     told[type(event)] = event
                     yield event
-            links = told[LinkChanged]
-            if lost and isinstance(links, LinkChanged) and links.bridge and links.tap:
-                entries = await self.bridge_entries(links.bridge)
-                yield EntriesUnknown(
-                    frozenset(key for key, at in entries.items() if at != links.tap.index)
-                )
 
     async def _state(
         self, tap: str, bridge: str | None, ignore: Collection[str], lost: bool
@@ -421,6 +440,10 @@ class Netlink:
         events.append(BridgeAddressChanged(there))
         events.append(AddressChanged(await self.host_addresses(tap, ignore)))
         events.append(RouteChanged(await self.default_routes()))
+        if lost and home is not None and link is not None:
+            entries = await self.bridge_entries(home)
+            present = frozenset(key for key, port in entries.items() if port != link.index)
+            events.append(EntriesUnknown(present))
         return events
 
     async def _follow_mtu(self, tap: Link, bridge: Link, lost: bool) -> Link:

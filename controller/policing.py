@@ -42,7 +42,8 @@ class Police:
     """Admission of one kind of frame.
 
     ``rate`` and ``burst`` (frames per second, frames) hold for each sender; ``total`` and
-    ``total_burst`` for all known senders together, and a quarter of them for all newcomers.
+    ``total_burst`` for all known senders together, a quarter and a tenth for all newcomers: what
+    a storm of invented senders can cost before it is noticed.
     """
 
     def __init__(self, rate: float, burst: float, total: float, total_burst: float) -> None:
@@ -53,7 +54,7 @@ class Police:
         self._known: OrderedDict[bytes, Bucket] = OrderedDict()
         self._newcomers: OrderedDict[bytes, Bucket] = OrderedDict()
         self._all_known = Bucket(total_burst, 0.0)
-        self._all_new = Bucket(total_burst / 4, 0.0)
+        self._all_new = Bucket(total_burst / 10, 0.0)
 
     def admit(self, source: bytes, now: float) -> bool:
         """Whether one more frame of ``source`` (a MAC) may be dissected."""
@@ -63,7 +64,7 @@ class Police:
             return bucket.take(self.rate, self.burst, now) and self._all_known.take(
                 self.total, self.total_burst, now
             )
-        if not self._all_new.take(self.total / 4, self.total_burst / 4, now):
+        if not self._all_new.take(self.total / 4, self.total_burst / 10, now):
             return False
         bucket = self._newcomers.pop(source, None)
         if bucket is None:

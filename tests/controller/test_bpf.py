@@ -68,10 +68,11 @@ def test_short_frames_are_dropped_or_passed(length: int) -> None:
         passes(bpf.resolution([RAW_B], [RAW_A]), build(packet)[:length])
 
 
-def test_muted_senders_are_dropped() -> None:
+def test_loud_senders_are_sampled() -> None:
     many = [bytes((2, 0, 0, 0, 1, i)) for i in range(15)]
-    assert not passes(bpf.resolution([*many, RAW_A]), build(REQUEST))
-    assert passes(bpf.resolution([*many, RAW_B]), build(REQUEST))
+    passed = sum(passes(bpf.resolution([*many, RAW_A]), build(REQUEST)) for _ in range(640))
+    assert 0 < passed < 64
+    assert all(passes(bpf.resolution([*many, RAW_B]), build(REQUEST)) for _ in range(64))
 
 
 def test_regulars_pass_and_strangers_are_sampled() -> None:
