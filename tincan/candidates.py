@@ -5,14 +5,19 @@ A candidate travels as an SDP attribute (RFC 8839 section 5.1):
     FOUNDATION 1 udp PRIORITY ADDRESS PORT typ host|srflx|relay [raddr ADDRESS rport PORT ...]
 """
 
+from __future__ import annotations
+
 import ipaddress
 import re
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from tincan.path import MAX_CANDIDATE_LENGTH, MAX_CANDIDATES
-from tincan.udp import Address
+
+if TYPE_CHECKING:
+    from collections import Counter
+    from collections.abc import Callable, Iterable, Sequence
+
+    from tincan.udp import Address
 
 MAX_LOCAL_ADDRESSES = 8  # host candidates of ours, and so sockets per negotiation
 MAX_PRIORITY = 2**31 - 1

@@ -3,12 +3,17 @@
 Nothing here knows which ICE library made a path, so that the pump and the link need not either.
 """
 
-from collections.abc import Callable
+from __future__ import annotations
+
 from dataclasses import dataclass, field
-from typing import Annotated, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Literal, Protocol, TypeAlias
 
 from tincan.codec import Meta, Struct
-from tincan.udp import Address, UdpSocket
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tincan.udp import Address, UdpSocket
 
 MAX_CANDIDATES = 24  # in one description, ours or a peer's
 MAX_CANDIDATE_LENGTH = 256  # characters of one SDP candidate attribute

@@ -11,10 +11,14 @@ The first byte tells them apart: STUN 0-3 (the first 1024 message types; all tha
 use), ChannelData 64-79, ours 128 and above.
 """
 
+from __future__ import annotations
+
 import struct
 from ipaddress import IPv4Address, IPv6Address
+from typing import TYPE_CHECKING
 
-from tincan.udp import Address, Buffer
+if TYPE_CHECKING:
+    from tincan.udp import Address, Buffer
 
 COOKIE = 0x2112A442
 COOKIE_BYTES = COOKIE.to_bytes(4, "big")
