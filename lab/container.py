@@ -71,9 +71,9 @@ class Container(Place):
     kind: Kind
 
     @property
-    def interface_mac(self) -> str:
+    def mac(self) -> str:
         """The MAC of eth0."""
-        return self.mac("eth0")
+        return self.mac_of("eth0")
 
     @property
     def ip(self) -> str:

@@ -112,17 +112,17 @@ def first_ping(
     text = "(3) exactly one request appears on B's bridge"
     story.claim(text, len(requests) == 1, on_b.summary())
     text = "(4) c7 answers with its own MAC"
-    story.claim(text, {p.hwsrc for p in answered(on_b, c7.ip)} == {c7.interface_mac})
+    story.claim(text, {p.hwsrc for p in answered(on_b, c7.ip)} == {c7.mac})
     relayed = grown(before[1], after[1], "arp_replies_relayed")
     story.claim(f"(5) B's controller tells its peers: arp_reply, {relayed} RPC", relayed >= 1)
     text = "(6) exactly one reply appears on A's bridge, with c7's real MAC"
     macs = [packet.hwsrc for packet in replies]
-    story.claim(text, macs == [c7.interface_mac], on_a.summary())
+    story.claim(text, macs == [c7.mac], on_a.summary())
     text = f"{ping.received} of {ping.sent} pings are answered, the very first one included"
     story.claim(text, ping.lost == 0)
     clean = not ping.duplicates and "Redirect" not in ping.output
     story.claim("no DUP!, no ICMP redirect", clean, ping.output)
-    story.claim("c5 knows c7 by its real MAC", c5.neighbours().get(c7.ip) == c7.interface_mac)
+    story.claim("c5 knows c7 by its real MAC", c5.neighbours().get(c7.ip) == c7.mac)
 
 
 def repeat(story: Story, c5: Container, c7: Container, controller: Controller) -> None:
@@ -136,7 +136,7 @@ def repeat(story: Story, c5: Container, c7: Container, controller: Controller) -
         time.sleep(QUIET)
     after = controller.counters()
     story.show(f"arping -c 1 {c7.ip}: answered by {', '.join(macs) or 'nobody'}")
-    story.claim("answered once, with c7's real MAC", macs == [c7.interface_mac], macs)
+    story.claim("answered once, with c7's real MAC", macs == [c7.mac], macs)
     text = "A's controller answered: nothing was asked on B's bridge"
     story.claim(text, not asked(on_b, c7.ip), on_b.summary())
     local = grown(before, after, "arp_answered_locally")
@@ -163,7 +163,7 @@ def tell(story: Story, kind: Kind, seconds: int) -> None:
         story.tell(
             f"""The containers are {
                 "real LXC, busybox template" if kind == "lxc" else "bare namespaces"
-            }: c5 {c5.interface_mac}, c7 {c7.interface_mac}. They cannot reach
+            }: c5 {c5.mac}, c7 {c7.mac}. They cannot reach
             each other."""
         )
         story.claim("no answer from 10.0.3.7 yet", c5.ping(c7.ip, 1, "-W", "0.5").received == 0)

@@ -179,7 +179,7 @@ class Place:
 
     # Interfaces
 
-    def mac(self, interface: str) -> str:
+    def mac_of(self, interface: str) -> str:
         """The Ethernet address of `interface`, lower case."""
         return self.path(f"/sys/class/net/{interface}/address").read_text().strip()
 

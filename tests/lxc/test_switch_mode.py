@@ -44,18 +44,18 @@ def test_the_walkthrough(hosts: Hosts) -> None:
     requests = [packet for packet in on_b.packets if packet.op == 1 and packet.dst == BROADCAST]
     replies = [packet for packet in on_a.packets if packet.op == 2]
     assert len(requests) == 1, on_b.summary()
-    assert [packet.hwsrc for packet in replies] == [c7.interface_mac], on_a.summary()
-    assert replies[0].dst == c5.interface_mac
+    assert [packet.hwsrc for packet in replies] == [c7.mac], on_a.summary()
+    assert replies[0].dst == c5.mac
     assert growth(one, before, "arp_requests_relayed") == 1
     assert growth(two, before_b, "arp_replies_relayed") >= 1
     assert growth(one, before, "arp_requests_injected") == 0
-    assert c5.neighbours()["10.0.3.7"] == c7.interface_mac
-    assert c7.neighbours()["10.0.3.5"] == c5.interface_mac
+    assert c5.neighbours()["10.0.3.7"] == c7.mac
+    assert c7.neighbours()["10.0.3.5"] == c5.mac
 
     c5.flush_neighbours()
     before, before_b = one.counters(), two.counters()
     with hosts.b.capture("lxcbr0", f"({ABOUT}) and ether broadcast") as on_b:
-        assert c5.arping("10.0.3.7") == [c7.interface_mac]
+        assert c5.arping("10.0.3.7") == [c7.mac]
         time.sleep(3)
     assert not on_b.frames, on_b.summary()
     assert growth(one, before, "arp_answered_locally") >= 1
@@ -69,8 +69,8 @@ def test_leases_stay_on_their_hosts(hosts: Hosts) -> None:
     c5 = hosts.a.container("c5", "dhcp", kind="lxc")
     c7 = hosts.b.container("c7", "dhcp", kind="lxc")
     assert c5.wait_lease(20) != c7.wait_lease(20)
-    assert set(hosts.a.leases()) == {c5.interface_mac}
-    assert set(hosts.b.leases()) == {c7.interface_mac}
+    assert set(hosts.a.leases()) == {c5.mac}
+    assert set(hosts.b.leases()) == {c7.mac}
     assert c5.ping(c7.ip, 3).lost == 0
 
 

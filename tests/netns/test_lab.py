@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -42,7 +43,7 @@ def arrives(receiver: socket.socket, timeout: float = 0.3) -> bool:
 
 def test_stock_hosts_have_equal_bridges(two_hosts_easy_nat: Hosts) -> None:
     for host in two_hosts_easy_nat.hosts:
-        assert host.mac("lxcbr0") == "00:16:3e:00:00:00"
+        assert host.mac_of("lxcbr0") == "00:16:3e:00:00:00"
         assert "10.0.3.1/24" in host.run("ip -4 -br addr show lxcbr0").stdout
         assert host.uplink.ip4 == "192.168.1.10"
         assert "masquerade" in host.run("nft list table ip lxc").stdout
@@ -52,7 +53,7 @@ def test_stock_hosts_have_equal_bridges(two_hosts_easy_nat: Hosts) -> None:
 
 def test_unequal_hosts(hosts: Callable[..., Hosts]) -> None:
     pair = hosts("public", "public", profile="unequal")
-    assert pair.a.mac("lxcbr0") != pair.b.mac("lxcbr0")
+    assert pair.a.mac_of("lxcbr0") != pair.b.mac_of("lxcbr0")
     assert pair.a.address != pair.b.address
     assert f"{pair.b.address}/24" in pair.b.run("ip -4 -br addr show lxcbr0").stdout
 
@@ -75,7 +76,7 @@ def test_containers_reach_each_other_and_the_outside(two_hosts_easy_nat: Hosts) 
     with a.capture("lxcbr0", "arp and host 10.0.3.6") as frames:
         ping = one.ping("10.0.3.6", 3)
         assert (ping.received, ping.lost, ping.duplicates) == (3, 0, 0)
-        assert one.neighbours()["10.0.3.6"] == "02:00:00:00:00:06" == two.interface_mac
+        assert one.neighbours()["10.0.3.6"] == "02:00:00:00:00:06" == two.mac
         assert [packet.op for packet in frames.wait(2)] == [1, 2]
     assert one.arping("10.0.3.6") == ["02:00:00:00:00:06"]
     assert one.arping("10.0.3.77") == []
@@ -87,7 +88,7 @@ def test_lxc_container_gets_a_lease(two_hosts_lan: Hosts) -> None:
     container = two_hosts_lan.a.container("c", "dhcp", kind="lxc")
     assert isinstance(container, LxcContainer)
     ip = container.wait_lease()
-    assert two_hosts_lan.a.leases()[container.interface_mac] == ip
+    assert two_hosts_lan.a.leases()[container.mac] == ip
     assert ip in container.attach("ip addr")
     assert container.port in two_hosts_lan.a.ports()
 
@@ -188,7 +189,7 @@ def test_bridge_goes_and_returns(two_hosts_lan: Hosts) -> None:
     before = a.run("cat /sys/class/net/lxcbr0/ifindex").stdout
     a.recreate_bridge()
     assert a.run("cat /sys/class/net/lxcbr0/ifindex").stdout != before
-    assert a.mac("lxcbr0") == "00:16:3e:00:00:00"
+    assert a.mac_of("lxcbr0") == "00:16:3e:00:00:00"
     assert one.ping("10.0.3.6").received == 1
     two.stop()
     assert a.ports() == [one.port]
@@ -252,3 +253,37 @@ def test_failures_are_told(two_hosts_lan: Hosts, lab: Lab) -> None:
         lab.host("a", lab.networks["lan"])
     with pytest.raises(LabError, match="exists"):
         Lab(lab.name)
+
+
+def test_commands_across_processes() -> None:
+    """lab/up, lab/exec and lab/down: each a process of its own."""
+    name = f"play{os.getpid()}"
+    checkout = Path(__file__).parents[2]
+
+    def lab(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "lab.commands", *words]
+        return subprocess.run(command, cwd=checkout, capture_output=True, text=True, check=False)
+
+    built = lab("up", name, "--bare", "--containers", "netns", "--nat", "hard")
+    try:
+        assert built.returncode == 0, built.stderr
+        assert "10.0.3.7" in built.stdout
+        assert lab("up", name).returncode == 1
+        inside = lab("exec", "--name", name, "a/c5", "ping", "-c1", "10.0.3.1")
+        assert " 0% packet loss" in inside.stdout
+        assert lab("exec", "--name", name, "b", "hostname").stdout == "b\n"
+        assert "no c in lab" in lab("exec", "--name", name, "c").stderr
+    finally:
+        assert lab("down", name).returncode == 0
+    assert lab("down", name).returncode == 1
+    assert not processes(name)
+
+
+def test_labs_of_killed_runs_are_reaped() -> None:
+    program = "from lab import Lab; import os; l = Lab('%s'); l.segment(); os.kill(os.getpid(), 9)"
+    name = f"killed{os.getpid()}"
+    checkout = Path(__file__).parents[2]
+    subprocess.run([sys.executable, "-c", program % name], cwd=checkout, check=False)
+    assert processes(name)
+    assert name in Lab.reap()
+    assert not processes(name)
