@@ -59,6 +59,16 @@ end
 """
 
 
+def program_names(command_line: bytes) -> set[str]:
+    """The names that a process with this command line (proc(5)) goes by: `dnsmasq`, and for
+    `/usr/bin/python3 -m tincan.cli` python3 and tincan."""
+    words = [os.fsdecode(word) for word in command_line.split(b"\0")]
+    names = {Path(word).name for word in words[:2]}
+    if words[1:2] == ["-m"]:
+        names.add(words[2].partition(".")[0])
+    return names
+
+
 class Host(Namespace):
     """A host named `name` on `network`, the `index`-th of its lab (from 1).
 
@@ -200,7 +210,7 @@ class Host(Namespace):
         return coturn
 
     def pids(self, program: str) -> list[int]:
-        """The processes of this host one of whose first two words is `program`, by name."""
+        """The processes of this host that run `program`, a program, script or Python package."""
         inside = os.readlink(f"/proc/{self.pid}/ns/net")
         found = []
         for entry in os.listdir("/proc"):
@@ -208,8 +218,7 @@ class Host(Namespace):
                 continue
             with contextlib.suppress(OSError):
                 if os.readlink(f"/proc/{entry}/ns/net") == inside:
-                    words = Path(f"/proc/{entry}/cmdline").read_bytes().split(b"\0")
-                    if program in {Path(os.fsdecode(word)).name for word in words[:2]}:
+                    if program in program_names(Path(f"/proc/{entry}/cmdline").read_bytes()):
                         found.append(int(entry))
         return sorted(found)
 
