@@ -1,7 +1,7 @@
-"""Frames to packets and back, and the socket on the TAP that sees what the bridge sends.
+"""Frames to packets, and the socket on the TAP that sees what the bridge sends.
 
-``parse`` lets scapy dissect what passed the length checks; ``build`` packs ARP and ND by hand,
-because a local answer has less than 1 ms and scapy takes half of it to build one.
+``parse`` lets scapy dissect what passed the checks that protect it: lengths, and the options of
+ND messages, which scapy would recurse into.
 """
 
 import asyncio
@@ -18,6 +18,23 @@ from types import ModuleType
 import scapy.main
 
 from controller.bpf import attach, frames_from, resolution
+from controller.build import (
+    ARP_FORMAT,
+    ECHO_REPLY,
+    ECHO_REQUEST,
+    ETH_ARP,
+    ETH_IP4,
+    ETH_IP6,
+    ETH_VLAN,
+    ICMP6,
+    OPTION_NONCE,
+    OPTION_SOURCE,
+    OPTION_TARGET,
+    QUOTE,
+    build,
+    checksum,
+    checksum6,
+)
 from controller.errors import MalformedFrame, SystemRefusal
 from controller.model import (
     ARP_REPLY,
@@ -26,7 +43,6 @@ from controller.model import (
     ND_ROUTER_ADVERTISEMENT,
     ND_ROUTER_SOLICITATION,
     Arp,
-    Buildable,
     Captured,
     Echo,
     HostPacket,
@@ -34,7 +50,6 @@ from controller.model import (
     Mac,
     NeighbourAdvertisement,
     NeighbourSolicitation,
-    Prohibited,
     RouterMessage,
     Vlan,
 )
@@ -50,12 +65,13 @@ if "scapy.data" not in sys.modules:
 from scapy.error import Scapy_Exception  # noqa: E402
 from scapy.layers.inet import ICMP, IP  # noqa: E402
 from scapy.layers.inet6 import (  # noqa: E402
-    ICMPv6DestUnreach,
     ICMPv6ND_NA,
     ICMPv6ND_NS,
     IPv6,
 )
 from scapy.layers.l2 import ARP  # noqa: E402
+
+__all__ = ["Capture", "build", "parse"]
 
 # What scapy's dissectors were seen to raise on garbage, and what they plausibly can.
 _DISSECTION_FAULTS = (
@@ -68,20 +84,11 @@ _DISSECTION_FAULTS = (
     RecursionError,
 )
 
-_ETH_ARP = 0x0806
-_ETH_IP4 = 0x0800
-_ETH_IP6 = 0x86DD
-_ETH_VLAN = 0x8100
-
 _IP6_HEADER = 40
-_NEXT_ICMP6 = 58
 _EXTENSION_HEADERS = {0: "hop_by_hop", 43: "routing", 44: "fragment", 60: "destination"}
 _ND_FIRST, _ND_LAST = 133, 137
 _ND_FIXED = {133: 8, 134: 16, 135: 24, 136: 24, 137: 40}  # RFC 4861 section 4: before options
-_OPTION_SOURCE, _OPTION_TARGET, _OPTION_NONCE = 1, 2, 14
 
-_QUOTE = 512  # bytes of a refused packet that are kept
-_ICMP_ECHO_REPLY, _ICMP_ECHO_REQUEST = 0, 8
 _ICMP_ERRORS = frozenset({3, 4, 5, 11, 12})  # RFC 1122 section 3.2.2
 
 # --- frames to packets
@@ -100,7 +107,7 @@ def parse(frame: bytes, vlan: int | None) -> Captured | None:
         raise MalformedFrame("ethernet_source")
     kind = int.from_bytes(frame[12:14], "big")
     start = 14
-    if kind == _ETH_VLAN:
+    if kind == ETH_VLAN:
         if len(frame) < 18:
             raise MalformedFrame("ethernet_truncated")
         if vlan:
@@ -113,11 +120,11 @@ def parse(frame: bytes, vlan: int | None) -> Captured | None:
         raise MalformedFrame("vlan_reserved")
     body = frame[start:]
     try:
-        if kind == _ETH_ARP:
+        if kind == ETH_ARP:
             return _parse_arp(body[:28], vid, eth_src, eth_dst)
-        if kind == _ETH_IP6:
+        if kind == ETH_IP6:
             return _parse_ip6(body, vid, eth_src, eth_dst)
-        if kind == _ETH_IP4 and not frame[0] & 1:
+        if kind == ETH_IP4 and not frame[0] & 1:
             return _parse_ip4(body, vid, eth_src, eth_dst)
     except _DISSECTION_FAULTS as fault:
         raise MalformedFrame("undissectable") from fault
@@ -132,16 +139,13 @@ def _ip(text: str) -> Ip:
     return str(ipaddress.ip_address(text))
 
 
-_ARP_FORMAT = struct.pack(">HHBB", 1, _ETH_IP4, 6, 4)  # IPv4 over Ethernet
-
-
 # Repeated requests are equal to the byte, and the repeat is what is answered locally: it costs
 # 1 us here instead of 100. Nothing that raises is kept.
 @lru_cache(maxsize=1024)
 def _parse_arp(body: bytes, vlan: Vlan, eth_src: Mac, eth_dst: Mac) -> Arp:
     if len(body) < 28:
         raise MalformedFrame("arp_truncated")
-    if body[:6] != _ARP_FORMAT:
+    if body[:6] != ARP_FORMAT:
         raise MalformedFrame("arp_format")
     arp = ARP(body)
     if arp.op not in (ARP_REQUEST, ARP_REPLY):
@@ -172,19 +176,19 @@ def _parse_ip6(body: bytes, vlan: Vlan, eth_src: Mac, eth_dst: Mac) -> Captured 
     next_header, kind = body[6], body[_IP6_HEADER] if len(body) > _IP6_HEADER else 0
     if next_header in _EXTENSION_HEADERS and len(body) >= 49:
         # RFC 6980: fragmented ND is ignored. No stack sends ND behind the others.
-        if kind == _NEXT_ICMP6 and _ND_FIRST <= body[48] <= _ND_LAST:
+        if kind == ICMP6 and _ND_FIRST <= body[48] <= _ND_LAST:
             raise MalformedFrame(f"nd_{_EXTENSION_HEADERS[next_header]}")
-    elif next_header == _NEXT_ICMP6 and _ND_FIRST <= kind <= _ND_LAST:
+    elif next_header == ICMP6 and _ND_FIRST <= kind <= _ND_LAST:
         if end > len(body):
             raise MalformedFrame("nd_truncated")
         return _parse_nd(body[:end], vlan, eth_src, eth_dst)
-    elif next_header == _NEXT_ICMP6 and kind < 128:
+    elif next_header == ICMP6 and kind < 128:
         return None  # RFC 4443 section 2.4(e): no error about an error
     source = ipaddress.IPv6Address(body[8:24])
     target = ipaddress.IPv6Address(body[24:40])
     if source.is_unspecified or source.is_multicast or target.is_multicast:
         return None
-    return HostPacket(str(source), str(target), body[:_QUOTE], vlan, eth_src, eth_dst)
+    return HostPacket(str(source), str(target), body[:QUOTE], vlan, eth_src, eth_dst)
 
 
 @lru_cache(maxsize=512)
@@ -201,9 +205,9 @@ def _parse_nd(body: bytes, vlan: Vlan, eth_src: Mac, eth_dst: Mac) -> Captured:
         raise MalformedFrame("nd_hop_limit")
     if nd.code != 0:
         raise MalformedFrame("nd_code")
-    if _checksum(body[8:40] + struct.pack(">II", len(body) - 40, _NEXT_ICMP6) + body[40:]):
+    if checksum6(body[:_IP6_HEADER], body[_IP6_HEADER:]):
         raise MalformedFrame("nd_checksum")
-    wanted = _OPTION_TARGET if kind in (136, ND_REDIRECT) else _OPTION_SOURCE
+    wanted = OPTION_TARGET if kind in (136, ND_REDIRECT) else OPTION_SOURCE
     lladdr, plain = _options(body[options_at:], wanted)
     src, dst = ipaddress.IPv6Address(ip.src), ipaddress.IPv6Address(ip.dst)
     if src.is_multicast or src.is_loopback:
@@ -249,7 +253,7 @@ def _options(options: bytes, wanted: int) -> tuple[Mac | None, bool]:
             if length != 8 or options[at + 2] & 1 or not any(options[at + 2 : at + 8]):
                 raise MalformedFrame("nd_option_lladdr")
             lladdr = lladdr or _mac(options[at + 2 : at + 8])
-        elif options[at] != _OPTION_NONCE:
+        elif options[at] != OPTION_NONCE:
             plain = False
         at += length
     return lladdr, plain
@@ -269,11 +273,11 @@ def _parse_ip4(body: bytes, vlan: Vlan, eth_src: Mac, eth_dst: Mac) -> Captured 
         if icmp.type in _ICMP_ERRORS:
             return None
         whole = end <= len(body) and not ip.flags.MF
-        if icmp.type in (_ICMP_ECHO_REQUEST, _ICMP_ECHO_REPLY) and whole:
-            if _checksum(body[:header]) or _checksum(body[header:end]) or icmp.code:
+        if icmp.type in (ECHO_REQUEST, ECHO_REPLY) and whole:
+            if checksum(body[:header]) or checksum(body[header:end]) or icmp.code:
                 raise MalformedFrame("icmp_checksum")
             return Echo(
-                reply=icmp.type == _ICMP_ECHO_REPLY,
+                reply=icmp.type == ECHO_REPLY,
                 src_ip=str(src),
                 dst_ip=str(dst),
                 identifier=int(icmp.id),
@@ -283,93 +287,8 @@ def _parse_ip4(body: bytes, vlan: Vlan, eth_src: Mac, eth_dst: Mac) -> Captured 
                 eth_src=eth_src,
                 eth_dst=eth_dst,
             )
-    packet = body[: min(end, _QUOTE)]
+    packet = body[: min(end, QUOTE)]
     return HostPacket(str(src), str(dst), packet, vlan, eth_src, eth_dst)
-
-
-# --- packets to frames
-
-
-def build(packet: Buildable) -> bytes:
-    """The Ethernet frame of a packet, tagged when its ``vlan`` is not 0, not padded.
-
-    Raises ValueError for a packet whose fields are not in the forms of ``controller.model``.
-    """
-    if isinstance(packet, Arp):
-        return _ethernet(packet, _ETH_ARP) + _ARP.pack(
-            *(_ARP_FORMAT, packet.op),
-            *(_raw_mac(packet.sha), socket.inet_aton(packet.spa)),
-            *(_raw_mac(packet.tha), socket.inet_aton(packet.tpa)),
-        )
-    if isinstance(packet, NeighbourSolicitation):
-        return _build_nd(packet, 135, 0, packet.options or _option(_OPTION_SOURCE, packet.lladdr))
-    if isinstance(packet, NeighbourAdvertisement):
-        flags = packet.router << 31 | packet.solicited << 30 | packet.override << 29
-        return _build_nd(packet, 136, flags, _option(_OPTION_TARGET, packet.lladdr))
-    if isinstance(packet, Echo):
-        kind = _ICMP_ECHO_REPLY if packet.reply else _ICMP_ECHO_REQUEST
-        icmp = ICMP(type=kind, id=packet.identifier, seq=packet.sequence)
-        body = bytes(IP(src=packet.src_ip, dst=packet.dst_ip) / icmp / packet.payload)
-        return _ethernet(packet, _ETH_IP4) + body
-    assert isinstance(packet, Prohibited)
-    if ":" in packet.src_ip:
-        error6 = ICMPv6DestUnreach(code=1) / packet.quoted[:_QUOTE]
-        body = bytes(IPv6(src=packet.src_ip, dst=packet.dst_ip, nh=_NEXT_ICMP6) / error6)
-        return _ethernet(packet, _ETH_IP6) + body
-    error4 = ICMP(type=3, code=13) / packet.quoted[:_QUOTE]
-    return _ethernet(packet, _ETH_IP4) + bytes(IP(src=packet.src_ip, dst=packet.dst_ip) / error4)
-
-
-_ARP = struct.Struct(">6sH6s4s6s4s")  # RFC 826
-_IP6 = struct.Struct(">IHBB16s16s")
-_ND = struct.Struct(">BBHI16s")  # RFC 4861 sections 4.3 and 4.4: type, code, checksum, flags
-
-
-def _ethernet(packet: Buildable, kind: int) -> bytes:
-    addresses = _raw_mac(packet.eth_dst) + _raw_mac(packet.eth_src)
-    if packet.vlan:
-        return addresses + struct.pack(">HHH", _ETH_VLAN, packet.vlan, kind)
-    return addresses + kind.to_bytes(2, "big")
-
-
-def _raw_mac(mac: Mac) -> bytes:
-    raw = bytes.fromhex(mac.replace(":", ""))
-    if len(raw) != 6:
-        raise ValueError(f"not a MAC: {mac}")
-    return raw
-
-
-def _option(kind: int, lladdr: Mac | None) -> bytes:
-    return bytes((kind, 1)) + _raw_mac(lladdr) if lladdr is not None else b""
-
-
-def _build_nd(
-    packet: NeighbourSolicitation | NeighbourAdvertisement, kind: int, flags: int, options: bytes
-) -> bytes:
-    src = socket.inet_pton(socket.AF_INET6, packet.src_ip)
-    dst = socket.inet_pton(socket.AF_INET6, packet.dst_ip)
-    target = socket.inet_pton(socket.AF_INET6, packet.target)
-    length = _ND.size + len(options)
-    body = _ND.pack(kind, 0, 0, flags, target) + options
-    checksum = _checksum(src + dst + struct.pack(">II", length, _NEXT_ICMP6) + body)
-    return b"".join(
-        (
-            _ethernet(packet, _ETH_IP6),
-            _IP6.pack(6 << 28, length, _NEXT_ICMP6, 255, src, dst),
-            _ND.pack(kind, 0, checksum, flags, target),
-            options,
-        )
-    )
-
-
-def _checksum(data: bytes) -> int:
-    """The Internet checksum (RFC 1071); 0 over data that holds its own right checksum."""
-    if len(data) % 2:
-        data += b"\0"
-    total: int = sum(struct.unpack(f">{len(data) // 2}H", data))
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return ~total & 0xFFFF
 
 
 # --- the socket
@@ -422,10 +341,10 @@ class Capture:
         self._regulars: set[bytes] = set()
         self._gateways: tuple[bytes, ...] = ()
         self._police = {
-            _ETH_ARP: Police(rate=50, burst=200, total=1000, total_burst=1000),
-            _ETH_IP6: Police(rate=50, burst=200, total=1000, total_burst=1000),
+            ETH_ARP: Police(rate=50, burst=200, total=1000, total_burst=1000),
+            ETH_IP6: Police(rate=50, burst=200, total=1000, total_burst=1000),
         }
-        self._gateway_police = {_ETH_IP4: Police(rate=50, burst=100, total=100, total_burst=200)}
+        self._gateway_police = {ETH_IP4: Police(rate=50, burst=100, total=100, total_burst=200)}
         self._sockets: list[socket.socket] = []
         try:
             self._resolution = self._open(resolution(()))
@@ -438,7 +357,9 @@ class Capture:
 
     def watch_gateways(self, macs: frozenset[Mac]) -> None:
         """Capture from now on every unicast IP packet that one of ``macs`` sends, no others'."""
-        self._gateways = tuple(_raw_mac(mac) for mac in sorted(macs)[:MAX_GATEWAYS])
+        self._gateways = tuple(
+            bytes.fromhex(mac.replace(":", "")) for mac in sorted(macs)[:MAX_GATEWAYS]
+        )
         with suppress(OSError):
             attach(self._gateway, frames_from(self._gateways))
 

@@ -1,8 +1,12 @@
 """Frames to packets and back: held against scapy's own bytes, RFC 4861's rules, and garbage."""
 
+import os
 import struct
+import subprocess
+import sys
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address
+from pathlib import Path
 
 import pytest
 from hypothesis import example, given
@@ -148,7 +152,7 @@ def test_echoes_come_back_as_they_were_built(
         (
             replace(ECHO, reply=True),
             Ether(src=A, dst=B)
-            / IP(src="10.0.3.1", dst="10.0.3.7")
+            / IP(src="10.0.3.1", dst="10.0.3.7", id=0)
             / ICMP(type=0, id=77, seq=1)
             / b"dnsmasq",
         ),
@@ -178,6 +182,11 @@ def test_prohibited_quotes_the_packet_in_both_families() -> None:
     assert bytes(frame) == build(Prohibited("fd00::7", "fd00::1", quoted, 9, B, A))
 
 
+def test_a_mac_that_is_none_is_not_built() -> None:
+    with pytest.raises(ValueError, match="not a MAC: 02:00"):
+        build(replace(REQUEST, sha="02:00"))
+
+
 def test_quotes_are_cut() -> None:
     frame = build(Prohibited("10.0.3.7", "10.0.3.1", bytes(2000), 0, B, A))
     assert len(frame) == 14 + 20 + 8 + 512
@@ -196,7 +205,7 @@ def test_the_vlan_is_in_the_auxiliary_data_or_in_the_frame() -> None:
 
 def test_the_priority_of_a_tag_is_not_the_vlan() -> None:
     frame = (
-        bare(Ether(src=A, dst=BROADCAST_MAC) / Dot1Q(vlan=5, prio=7, id=1)) + build(REQUEST)[14:]
+        bare(Ether(src=A, dst=BROADCAST_MAC) / Dot1Q(vlan=5, prio=7, dei=1)) + build(REQUEST)[14:]
     )
     frame = frame[:16] + b"\x08\x06" + frame[18:]
     assert parse(frame, None) == replace(REQUEST, vlan=5)
@@ -410,3 +419,16 @@ def survive(frame: bytes, vlan: int | None) -> None:
     # What is parsed can be built, and means the same then.
     if isinstance(packet, Arp | NeighbourSolicitation | NeighbourAdvertisement | Echo):
         assert parse(build(packet), None) == packet
+
+
+def test_scapy_leaves_no_file_in_the_home_directory_and_loads_no_vendors(tmp_path: Path) -> None:
+    code = "import controller.capture, scapy.data; print(len(scapy.data.MANUFDB))"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "0\n"
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
