@@ -7,7 +7,6 @@ gaps, mixtures with STUN, relays that interleave) is flattened and taken apart d
 datagram: correct, slower, bounded.
 """
 
-import socket
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from tincan.reassembly import Reassembly
 from tincan.session import OpeningKey
 from tincan.stun import is_stun
 from tincan.tap import Tap
-from tincan.udp import Address, UdpSocket, segment_size
+from tincan.udp import Address, UdpSocket
 from tincan.wire import (
     HANDSHAKE_INIT,
     HANDSHAKE_RESPONSE,
@@ -45,11 +44,10 @@ if TYPE_CHECKING:
     from tincan.negotiation import Negotiation
 
 RECEIVE_BUDGET: Final = 32  # batches per wake-up of one socket
-ANCILLARY_SIZE: Final = socket.CMSG_SPACE(4)
 MAX_FLOWS: Final = 8192
-PEEK: Final = 36  # bytes past the protocol that looks_suspect may read
-MIN_FRAME_ITEM: Final = VNET_SIZE + ETHERNET_SIZE
+SHORTEST: Final = {23: 37, 20: 57}  # bytes of a frame that looks_suspect may read
 
+_FRAME: Final = int(Item.FRAME)  # comparing with the enum itself costs three times as much
 _INDICES: Final = bytes(range(256))
 _ZEROS: Final = bytes(256)
 
@@ -72,7 +70,8 @@ class Flow(NamedTuple):
     """A remembered admission."""
 
     source: Entry["Link"] | None
-    protocol: int
+    protocol: int  # where the frame tells its L4 protocol
+    shortest: int  # bytes of an item that can be judged without the policy
 
 
 class Ingress:
@@ -86,30 +85,34 @@ class Ingress:
         self._counters = counters
         self._reassembly = Reassembly(counters)
         self._spare = [Landing()]
-        self._flows: dict[tuple[Link, bytes], Flow] = {}
+        self._flows: dict[Link, dict[bytes, Flow]] = {}
         self._generation = -1
 
     def wake(self, source: Source, now: float) -> None:
         """Take what waits at a socket, at most RECEIVE_BUDGET batches."""
         if source.sock.on_channel is not None:
             source.lead = CHANNEL_SIZE
-        receive = source.sock.sock.recvmsg_into
-        for _ in range(RECEIVE_BUDGET):
-            landing = source.held or self._spare[-1]
-            parts = landing.scatter(source.slot, source.lead, source.have)
-            try:
-                size, ancillary, _, address = receive(parts, ANCILLARY_SIZE)
-            except BlockingIOError:
+        sock = source.sock
+        for turn in range(RECEIVE_BUDGET):
+            expected = sock.waiting()
+            if not expected and turn:
                 return
+            landing = source.held or self._spare[-1]
+            scatter = landing.scatter(source.slot, source.lead, source.have)
+            try:
+                received = sock.receive(scatter.vector, scatter.needed(expected) or 2)
             except OSError:
                 # Pending errors of earlier sends (ICMP) surface here; the socket goes on.
                 self._counters["socket_errors"] += 1
                 return
-            if size:
-                self._batch(
-                    source, landing, parts, size, segment_size(ancillary, size), address, now
-                )
-            if source.sock.fileno() < 0:
+            if received is None:
+                return
+            size, segment, address = received
+            if segment:
+                self._batch(source, landing, scatter.parts, size, segment, address, now)
+            elif size:
+                self._counters["datagrams_dropped.oversized"] += 1
+            if sock.closed:
                 return  # the negotiation that owned it ended meanwhile
 
     # -- batches
@@ -131,7 +134,7 @@ class Ingress:
             here = -(-size // full) if segment == full else 1
             at = first * stride
             head = bytes(landing.headers[at + lead : at + stride])
-            kind, index, count, version, _, _ = HEADER.unpack(head)
+            kind, index, count, version, receiver, counter = HEADER.unpack(head)
             if (
                 kind == RECORD
                 and version == VERSION
@@ -145,7 +148,10 @@ class Ingress:
                 if first + here == count:
                     source.held, source.have = None, 0
                     header = head if first == 0 else source.header
-                    self._open(source, landing.body, first * slot + length, header, address, now)
+                    length += first * slot
+                    self._open(
+                        source, landing.body, length, header, receiver, counter, address, now
+                    )
                     if first:
                         self._spare.append(landing)
                     return
@@ -268,7 +274,7 @@ class Ingress:
             if count > 1:
                 self._counters["records_reassembled"] += 1
             buffer = memoryview(bytearray(whole))
-            self._open(source, buffer, len(whole), header, address, now)
+            self._open(source, buffer, len(whole), header, *key, address, now)
 
     # -- records
 
@@ -278,11 +284,12 @@ class Ingress:
         body: memoryview,
         length: int,
         header: bytes,
+        receiver: int,
+        counter: int,
         address: Address | None,
         now: float,
     ) -> None:
         """Decrypt the record in ``body[:length]`` where it is and act on its items."""
-        _, _, _, _, receiver, counter = HEADER.unpack(header)
         key = self.keys.get(receiver)
         if key is None:
             self._counters["datagrams_dropped.unknown_receiver"] += 1
@@ -307,62 +314,61 @@ class Ingress:
         self._items(link, source, body, end, now)
 
     def _items(self, link: "Link", source: Source, body: memoryview, end: int, now: float) -> None:
-        flows = self._flows
-        if self._generation != self._policy.generation:
-            flows.clear()
-            self._generation = self._policy.generation
+        generation = self._policy.generation
+        if self._generation != generation:
+            self._flows.clear()
+            self._generation = generation
+        flows = self._flows.get(link)
+        if flows is None:
+            flows = self._flows[link] = {}
         at = 0
         while at + ITEM_SIZE <= end:
             word = ITEM.unpack_from(body, at)[0]
             at += ITEM_SIZE
-            size = word & LENGTH_MASK
+            kind, size = word >> 28, word & LENGTH_MASK
             after = at + size
             if after > end:
                 self._counters["records_dropped.malformed"] += 1
                 return
-            if word >> 28 == Item.FRAME:
-                if size < MIN_FRAME_ITEM:
-                    self._counters["frames_dropped.malformed_frame_from_peer"] += 1
-                else:
-                    self._frame(link, body, at, after, flows, now)
-            elif word >> 28 == Item.PADDING:
+            if kind == _FRAME:
+                start = at + VNET_SIZE
+                flow = flows.get(bytes(body[start : start + ETHERNET_SIZE]))
+                if (
+                    flow is None
+                    or size < flow.shortest
+                    or (
+                        body[start + flow.protocol] in SUSPECTS
+                        and looks_suspect(body, start, flow.protocol)
+                    )
+                ):
+                    if not self._admit(link, body[start:after], flows, now):
+                        at = after
+                        continue
+                elif flow.source is not None:
+                    flow.source.seen = now
+                link.rx_frames += 1
+                self.deliver(body[at:after])
+            elif kind == Item.PADDING:
                 return
             else:
-                link.control(word >> 28, bytes(body[at:after]), source, now)
+                link.control(kind, bytes(body[at:after]), source, now)
             at = after
 
-    def _frame(
-        self,
-        link: "Link",
-        body: memoryview,
-        at: int,
-        after: int,
-        flows: dict[tuple["Link", bytes], Flow],
-        now: float,
-    ) -> None:
-        start = at + VNET_SIZE
-        key = (link, bytes(body[start : start + ETHERNET_SIZE]))
-        flow = flows.get(key)
-        if (
-            flow is None
-            or after - start <= flow.protocol + PEEK
-            or (
-                body[start + flow.protocol] in SUSPECTS
-                and looks_suspect(body, start, flow.protocol)
-            )
-        ):
-            admitted = self._policy.admit(link, body[start:after], now)
-            if admitted is None:
-                return
-            if admitted.remember:
-                if len(flows) >= MAX_FLOWS:
-                    flows.clear()
-                protocol = REMEMBERED_TYPES[int.from_bytes(key[1][12:], "big")]
-                flows[key] = Flow(admitted.source, protocol)
-        elif flow.source is not None:
-            flow.source.seen = now
-        link.rx_frames += 1
-        self.deliver(body[at:after])
+    def _admit(self, link: "Link", frame: memoryview, flows: dict[bytes, Flow], now: float) -> bool:
+        """Ask the policy about a frame; remember the answer if that is safe."""
+        if len(frame) < ETHERNET_SIZE:
+            self._counters["frames_dropped.malformed_frame_from_peer"] += 1
+            return False
+        admitted = self._policy.admit(link, frame, now)
+        if admitted is None:
+            return False
+        if admitted.remember:
+            if len(flows) >= MAX_FLOWS:
+                flows.clear()
+            key = bytes(frame[:ETHERNET_SIZE])
+            protocol = REMEMBERED_TYPES[int.from_bytes(key[12:], "big")]
+            flows[key] = Flow(admitted.source, protocol, VNET_SIZE + SHORTEST[protocol])
+        return True
 
     def deliver(self, item: memoryview) -> None:
         """Write a frame (virtio header first) to the TAP."""

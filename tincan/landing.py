@@ -9,15 +9,27 @@ This works when every datagram (but the last) of a batch has the size the slots 
 size seen last is a good guess. A batch of another size lies across the slots and is flattened.
 """
 
-from typing import Final
+from typing import Final, NamedTuple
 
-from tincan.udp import MAX_BATCH
+from tincan.udp import MAX_BATCH, Vector
 from tincan.wire import HEADER_SIZE, MAX_RECORD
 
 MIN_SLOT: Final = 512  # bytes of body; smaller ones would need too many slots for one batch
 FIRST_SLOT: Final = 1500 - 28 - HEADER_SIZE  # before anything arrived: the usual path
 BODY_SIZE: Final = MAX_RECORD + MAX_BATCH  # a record's worth, then one more batch
 MAX_LISTS: Final = 16
+
+
+class Scatter(NamedTuple):
+    """A list to receive into. ``full``: bytes of a header and a body slot."""
+
+    parts: list[memoryview]
+    vector: Vector
+    full: int
+
+    def needed(self, size: int) -> int:
+        """How many of the parts a batch of ``size`` bytes takes."""
+        return min(2 * (-(-size // self.full)), len(self.parts))
 
 
 class Landing:
@@ -28,25 +40,25 @@ class Landing:
     def __init__(self) -> None:
         self.headers = bytearray((HEADER_SIZE + 4) * (BODY_SIZE // MIN_SLOT + 1))
         self.body = memoryview(bytearray(BODY_SIZE))
-        self._lists: dict[tuple[int, int, int], list[memoryview]] = {}
+        self._lists: dict[tuple[int, int, int], Scatter] = {}
 
-    def scatter(self, slot: int, lead: int, first: int = 0) -> list[memoryview]:
+    def scatter(self, slot: int, lead: int, first: int = 0) -> Scatter:
         """Return the list for one batch: bodies of ``slot`` bytes, headers of ``lead`` + 16.
 
         ``first`` is the slot where it starts: those before it hold the record's earlier batch.
         """
-        parts = self._lists.get((slot, lead, first))
-        if parts is not None:
-            return parts
+        found = self._lists.get((slot, lead, first))
+        if found is not None:
+            return found
         if len(self._lists) >= MAX_LISTS:
             self._lists.clear()
         stride = lead + HEADER_SIZE
         heads = memoryview(self.headers)
-        parts = []
+        parts: list[memoryview] = []
         for i in range(first, min(BODY_SIZE // slot, first + MAX_BATCH // (slot + stride) + 1)):
             parts += (heads[i * stride : (i + 1) * stride], self.body[i * slot : (i + 1) * slot])
-        self._lists[slot, lead, first] = parts
-        return parts
+        scatter = self._lists[slot, lead, first] = Scatter(parts, Vector(parts), slot + stride)
+        return scatter
 
 
 def flatten(parts: list[memoryview], size: int) -> bytes:

@@ -5,9 +5,11 @@ gather list for a full-size cut (header, slice, header, slice, ...) is built onc
 and only the last slice changes. Encryption is in place: nobody else holds the buffer.
 """
 
+from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from tincan.session import SealingKey
+from tincan.udp import Vector
 from tincan.wire import (
     HEADER,
     HEADER_SIZE,
@@ -25,23 +27,40 @@ MAX_CUTS: Final = 4  # body sizes whose gather lists are kept: path, probed path
 _INDICES: Final = bytes(range(256))
 
 
-class Cut(NamedTuple):
-    """The gather list for one body size: ``parts[2*i]`` is header i, ``parts[2*i+1]`` body i."""
+class Cut:
+    """The gather list for one body size: ``parts[2*i]`` is header i, ``parts[2*i+1]`` body i.
 
-    headers: bytearray
-    parts: list[memoryview]
+    In ``vector``, part ``short`` has another length: it was a record's last.
+    """
+
+    __slots__ = ("headers", "parts", "short", "vector")
+
+    def __init__(self, headers: bytearray, parts: list[memoryview]) -> None:
+        self.headers = headers
+        self.parts = parts
+        self.vector = Vector(parts)
+        self.short = 1
 
 
 class Datagrams(NamedTuple):
-    """A sealed record, ready to send: ``number`` datagrams, ``parts`` two for each.
+    """A sealed record, ready to send: ``number`` datagrams, two parts of ``cut`` for each.
 
-    The views belong to the record's buffer and are valid until the next frame is packed.
-    ``size`` is that of every datagram but the last, in bytes of UDP payload.
+    The buffers belong to the record and are valid until the next frame is packed. ``size`` is
+    that of every datagram but the last, in bytes of UDP payload; ``last`` what the last one has
+    of the record.
     """
 
-    parts: list[memoryview]
+    cut: Cut
     number: int
     size: int
+    last: int
+
+    def joined(self) -> Iterator[bytes]:
+        """Yield each datagram as one piece, for those who cannot gather."""
+        parts = self.cut.parts
+        for i in range(self.number):
+            body = parts[2 * i + 1]
+            yield b"".join((parts[2 * i], body if i < self.number - 1 else body[: self.last]))
 
 
 class OpenRecord:
@@ -79,7 +98,7 @@ class OpenRecord:
         lead = 0 if channel is None else CHANNEL_SIZE
         stride = lead + HEADER_SIZE
         cut = self._cuts.get((body, lead)) or self._cut(body, lead)
-        headers, parts = cut
+        headers = cut.headers
         last = size - (count - 1) * body
         if channel is None:
             headers[: stride * count] = header * count
@@ -90,9 +109,11 @@ class OpenRecord:
                 front + (HEADER_SIZE + last).to_bytes(2, "big") + header
             )
         headers[lead + 1 : stride * count : stride] = _INDICES[:count]
-        selected = parts[: 2 * count]
-        selected[-1] = view[size - last : size]
-        return Datagrams(selected, count, stride + (body if count > 1 else last))
+        if cut.short != 2 * count - 1:
+            cut.vector.resize(cut.short, len(cut.parts[cut.short]))
+            cut.short = 2 * count - 1
+        cut.vector.resize(cut.short, last)
+        return Datagrams(cut, count, stride + body, last)
 
     def _cut(self, body: int, lead: int) -> Cut:
         """Build the gather list for bodies of ``body`` bytes behind ``lead`` + 16 byte headers."""

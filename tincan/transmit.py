@@ -19,28 +19,25 @@ def transmit(path: Path, datagrams: Datagrams, counters: Counter[str]) -> bool:
     bytes a full super-frame is 45 datagrams, sent as 23 and 22.
     """
     sock = path.socket
-    parts, count, size = datagrams
     if sock is None:
         if path.relay_send is None:
             return False
-        for i in range(0, 2 * count, 2):
-            path.relay_send(b"".join(parts[i : i + 2]))
+        for datagram in datagrams.joined():
+            path.relay_send(datagram)
         return True
+    cut, count, size, _ = datagrams
+    vector = cut.vector
     try:
         if count == 1:
-            sock.sock.sendmsg(parts, (), 0, path.address)
+            sock.send(vector, 0, 2, 0, path.address)
         elif sock.segment_offload:
             calls = -(-count // min(MAX_SEGMENTS, MAX_BATCH // size))
-            step = 2 * -(-count // calls)
-            for i in range(0, 2 * count, step):
-                batch = parts[i : i + step]
-                if len(batch) == 2:
-                    sock.sock.sendmsg(batch, (), 0, path.address)
-                else:
-                    sock.send_batch(batch, size, path.address)
+            step = -(-count // calls)
+            for i in range(0, count, step):
+                sock.send(vector, 2 * i, 2 * min(step, count - i), size, path.address)
         else:
-            for i in range(0, 2 * count, 2):
-                sock.sock.sendmsg(parts[i : i + 2], (), 0, path.address)
+            for i in range(count):
+                sock.send(vector, 2 * i, 2, 0, path.address)
     except BlockingIOError:
         counters["records_dropped.socket_full"] += 1
         return False

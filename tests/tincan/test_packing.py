@@ -22,10 +22,6 @@ def seal(payload: bytes, body: int, channel: int | None = None) -> tuple[Datagra
     return record.seal(SealingKey(Aead(KEY), 7, 0.0), body, channel), record
 
 
-def datagrams(sealed: Datagrams) -> list[bytes]:
-    return [b"".join(sealed.parts[2 * i : 2 * i + 2]) for i in range(sealed.number)]
-
-
 def opened(ciphertext: bytes, header: bytes) -> bytes:
     return Aead(KEY).decrypt(bytes(4) + header[8:], ciphertext, header)
 
@@ -35,7 +31,7 @@ def opened(ciphertext: bytes, header: bytes) -> bytes:
 def test_a_record_is_its_datagrams(size: int, body: int) -> None:
     payload = item(Item.FRAME, bytes(i & 255 for i in range(size)))
     sealed, record = seal(payload, body)
-    pieces = datagrams(sealed)
+    pieces = list(sealed.joined())
     assert record.fill == 0
     assert all(len(piece) == sealed.size for piece in pieces[:-1])
     assert len(pieces[-1]) <= sealed.size
@@ -49,7 +45,7 @@ def test_a_record_is_its_datagrams(size: int, body: int) -> None:
 @settings(max_examples=20)
 def test_channel_data_frames_every_datagram(size: int) -> None:
     sealed, _ = seal(bytes(size), 1452, channel=0x4001)
-    for piece in datagrams(sealed):
+    for piece in list(sealed.joined()):
         assert piece[:2] == b"\x40\x01"
         assert int.from_bytes(piece[2:4], "big") == len(piece) - CHANNEL_SIZE
         assert piece[CHANNEL_SIZE] == RECORD
@@ -61,7 +57,7 @@ def test_counters_never_repeat_and_nonces_follow_them() -> None:
     for _ in range(5):
         record.append(b"same")
         sealed = record.seal(key, 1456, None)
-        seen.add(bytes(b"".join(sealed.parts)))
+        seen.add(b"".join(sealed.joined()))
     assert len(seen) == 5
     assert key.counter == 5
 
@@ -70,7 +66,7 @@ def test_counters_never_repeat_and_nonces_follow_them() -> None:
 @settings(max_examples=50)
 def test_a_batch_lands_contiguous_in_its_slots(slot: int, lead: int, size: int) -> None:
     landing = Landing()
-    parts = landing.scatter(slot, lead)
+    parts = landing.scatter(slot, lead).parts
     assert sum(map(len, parts)) >= MAX_BATCH
     data = bytes((i * 7) & 255 for i in range(size))
     at = 0
@@ -86,7 +82,7 @@ def test_a_batch_lands_contiguous_in_its_slots(slot: int, lead: int, size: int) 
 
 def test_a_second_batch_continues_where_the_first_ended() -> None:
     landing = Landing()
-    whole, rest = landing.scatter(FIRST_SLOT, 0), landing.scatter(FIRST_SLOT, 0, 22)
+    whole, rest = landing.scatter(FIRST_SLOT, 0).parts, landing.scatter(FIRST_SLOT, 0, 22).parts
     assert len(rest) >= 2 * 44
     rest[1][:4] = b"body"
     assert bytes(landing.body[22 * FIRST_SLOT : 22 * FIRST_SLOT + 4]) == b"body"
