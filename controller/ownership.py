@@ -239,16 +239,27 @@ class Ownership:
         if new.alive:
             self._claims.close(key)
             if moved and new.node != self._core.node and old is not None:
-                if old.mac != new.mac or old.node == self._core.node:
-                    self._announce_here(new)
                 if old.alive and old.node == self._core.node:
-                    self._verify(old, now)
+                    self._lost(old, new, now)
+                elif old.mac != new.mac or old.node == self._core.node:
+                    self._announce_here(new)
             self._questions.answered(new, now)
             if moved or change.outcome is Outcome.NEW:
                 self._follow(new, now)
         if new.node == self._core.node:
             self._sync.tell(None, key)
         return change
+
+    def _lost(self, old: Binding, new: Binding, now: float) -> None:
+        """A peer has taken what was ours. Our container's answer, if it is still here, is a
+        sighting like any other, and contests that; else the bridge must learn the new place."""
+
+        def done(alive: bool, t: float) -> None:
+            if not alive and self._table.live(new.key) is new:
+                self._announce_here(new)
+
+        if not self._claims.is_probing(old.key, old.mac, now):
+            self._prober.check(old.key, old.mac, now, QUICK, done)
 
     def _verify(self, binding: Binding, now: float) -> None:
         """Ask our own container; its answer is a sighting like any other."""
@@ -371,7 +382,8 @@ class Ownership:
         key = rpc.key(said)
         held = self._table.get(key)
         if held is not None and held.alive and held.node != peer:
-            self._core.counters["withdrawals_of_others"] += 1
+            # Nobody withdraws for others; but what is ours must be above what it remembers.
+            self._rise(key, said.sequence, now)
             return
         mac = held.mac if held is not None else ""
         new = Binding(key, mac, peer, said.sequence, now, alive=False)

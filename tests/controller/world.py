@@ -9,6 +9,7 @@ import heapq
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from random import Random
 
 from controller import rpc
@@ -129,20 +130,10 @@ class Container:
             or packet.tpa in self.ips
         ):
             self.cache[packet.spa] = packet.sha
-        if packet.op == ARP_REQUEST and packet.tpa in self.ips and packet.spa != packet.tpa:
-            if self.answers:
-                self.send(
-                    Arp(
-                        ARP_REPLY,
-                        self.mac,
-                        packet.tpa,
-                        packet.sha,
-                        packet.spa,
-                        self.vlan,
-                        self.mac,
-                        packet.sha,
-                    )
-                )
+        asked = packet.op == ARP_REQUEST and packet.tpa in self.ips and packet.spa != packet.tpa
+        if asked and self.answers:
+            me, you = (self.mac, packet.tpa), (packet.sha, packet.spa)
+            self.send(Arp(ARP_REPLY, *me, *you, self.vlan, self.mac, packet.sha))
 
     def _solicitation(self, packet: NeighbourSolicitation) -> None:
         if packet.target in self.probing:
@@ -225,9 +216,13 @@ class Host:
             if other is port:
                 continue
             if isinstance(other, Container):
-                self.world.later(0, lambda c=other: c.host is self and c.receive(packet))
+                self.world.later(0, partial(self._to_container, other, packet))
             else:
                 self.world.later(0, lambda: self.to_tap(packet))
+
+    def _to_container(self, container: Container, packet: Buildable) -> None:
+        if container.host is self:
+            container.receive(packet)
 
     def to_tap(self, packet: Buildable) -> None:
         """What tincan and the capture make of a frame on the TAP."""
@@ -246,8 +241,8 @@ class Host:
         for action in actions:
             match action:
                 case Inject(packet):
-                    local = {c.mac for c in self.containers if c.vlan == packet.vlan}
-                    assert packet.eth_src not in local, f"injected a local source: {packet}"
+                    known = {m for (v, _), (m, n) in self.table().items() if n == self.node}
+                    assert packet.eth_src not in known, f"injected a local source: {packet}"
                     self.frame(packet, TAP)
                 case Send(peer, message):
                     self.world.send(self, peer, message)
@@ -296,10 +291,10 @@ class World:
         return f"{ord(name):02x}" * 32
 
     def __getattr__(self, name: str) -> Host:
-        try:
-            return self.__dict__["hosts"][name]
-        except KeyError:
-            raise AttributeError(name) from None
+        hosts: dict[str, Host] = self.__dict__["hosts"]
+        if name not in hosts:
+            raise AttributeError(name)
+        return hosts[name]
 
     # time
 
@@ -374,7 +369,7 @@ class World:
             for _ in range(2 if self.random.random() < self.repeat else 1):
                 if self.random.random() >= self.loss:
                     delay = LATENCY + self.random.random() * self.jitter
-                    self.later(delay, lambda o=other: self._deliver(host, o, data))
+                    self.later(delay, partial(self._deliver, host, other, data))
 
     def _deliver(self, host: Host, other: Host, data: bytes) -> None:
         if frozenset((host.node, other.node)) in self.links:
@@ -386,7 +381,7 @@ class World:
         for other in self.peers(host):
             if other.node == at:
                 self.carried.append((self.now, host.node, other.node, packet))
-                self.later(LATENCY, lambda o=other: o.frame(packet, TAP))
+                self.later(LATENCY, partial(other.frame, packet, TAP))
 
     def messages(self, kind: type, since: float = 0.0) -> list[rpc.Message]:
         return [m for t, _, _, m in self.sent if t >= since and isinstance(m, kind)]
