@@ -155,7 +155,9 @@ def _parse_arp(body: bytes, vlan: Vlan, eth_src: Mac, eth_dst: Mac) -> Arp:
     spa, tpa = ipaddress.IPv4Address(arp.psrc), ipaddress.IPv4Address(arp.pdst)
     if spa.is_loopback or spa.is_multicast or spa.is_reserved:
         raise MalformedFrame("arp_sender_ip")
-    if tpa.is_loopback or tpa.is_multicast or tpa.is_reserved or tpa.is_unspecified:
+    if tpa.is_loopback or tpa.is_multicast or tpa.is_reserved:
+        raise MalformedFrame("arp_target_ip")
+    if tpa.is_unspecified and arp.op == ARP_REQUEST:  # in a reply it is what a probe's sender had
         raise MalformedFrame("arp_target_ip")
     return Arp(
         op=int(arp.op),
