@@ -8,6 +8,7 @@ by a test, so that another version fails there and not at a user's.
 
 import asyncio
 import contextlib
+import logging
 import struct
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
@@ -19,11 +20,14 @@ from aioice.ice import CandidatePair, StunProtocol
 
 from tincan.candidates import Remote, worth_pairing
 from tincan.path import TurnServer
-from tincan.stun import FIRST_OF_OURS, is_channel_data, is_stun
+from tincan.stun import FIRST_OF_OURS, framed_size, is_channel_data, is_stun
 from tincan.transport import CHANNEL_REFRESH, Spawn
 from tincan.udp import Address
 
 __all__ = ["Base", "CandidatePair", "CheckList", "TurnStream", "TurnUdp", "local_candidate"]
+
+# At INFO it narrates every step of every check.
+logging.getLogger("aioice").setLevel(logging.WARNING)
 
 PACE = 0.005  # s between first checks, the least of RFC 8445 section 14.2
 # s between repetitions of a check, about CONNECT_TIMEOUT in all. Denser than RFC 8445 section
@@ -403,3 +407,16 @@ class TurnStream(_TurnGuard, turn.TurnClientTcpProtocol):
     """A TURN client on a TCP or TLS connection of asyncio's."""
 
     transport: asyncio.Transport
+
+    def __init__(self, address: Address, server: TurnServer, counters: Counter[str]) -> None:
+        super().__init__(address, server, counters)
+        self._unread = bytearray()  # less than one message, 64 KiB, between calls
+
+    def data_received(self, data: bytes) -> None:
+        """Take what the stream brings. (aioice copies all of the rest for each message.)"""
+        self._unread += data
+        at = 0
+        while (size := framed_size(self._unread, at)) and at + size <= len(self._unread):
+            self.datagram_received(bytes(self._unread[at : at + size]), self.server)
+            at += size
+        del self._unread[:at]

@@ -75,6 +75,18 @@ def channel_data(channel: int, datagram: Buffer) -> bytes:
     return CHANNEL.pack(channel, len(datagram)) + datagram
 
 
+def framed_size(stream: Buffer, at: int) -> int:
+    """Return the size of the message at ``at`` in a TCP stream; 0 while its header is incomplete.
+
+    Over a stream ChannelData is padded to a multiple of 4 (RFC 8656 section 12.5).
+    """
+    if len(stream) - at < CHANNEL.size:
+        return 0
+    first, length = CHANNEL.unpack_from(stream, at)
+    header = CHANNEL.size if FIRST_CHANNEL <= first <= LAST_CHANNEL else HEADER.size
+    return header + length + -length % 4
+
+
 def binding_request(transaction: bytes) -> bytes:
     """Return the query "which address do you see me at"; ``transaction`` is 12 random bytes."""
     return HEADER.pack(BINDING_REQUEST, 0, COOKIE, transaction)

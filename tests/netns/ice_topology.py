@@ -12,6 +12,7 @@ import contextlib
 import os
 import shutil
 import subprocess
+import tempfile
 import textwrap
 import time
 from collections.abc import Iterator
@@ -21,12 +22,12 @@ import pytest
 
 PREFIX = f"ice{os.getpid() % 100000}"
 PUBLIC, PUBLIC6 = "198.51.100.10", "2001:db8::10"
-TURN_PORT = 3478
+TURN_PORT, TLS_PORT = 3478, 5349
 USER, PASSWORD = "tester", "secret"
 
 needs_netns = pytest.mark.skipif(
-    os.geteuid() != 0 or not all(map(shutil.which, ("ip", "nft", "turnserver"))),
-    reason="needs root, iproute2, nftables and coturn",
+    os.geteuid() != 0 or not all(map(shutil.which, ("ip", "nft", "turnserver", "openssl"))),
+    reason="needs root, iproute2, nftables, coturn and openssl",
 )
 
 
@@ -114,8 +115,8 @@ def readdress(name: str, *addresses: str) -> None:
 
 
 @contextlib.contextmanager
-def topology() -> Iterator[None]:
-    """Build it, with coturn running, and take it away."""
+def topology() -> Iterator[Path]:
+    """Build it, with coturn running, and take it away. Yield coturn's certificate."""
     names = ["public", "natA", "natB", "hostA", "hostB", "hostC"]
     coturn: subprocess.Popen[bytes] | None = None
     try:
@@ -137,8 +138,10 @@ def topology() -> Iterator[None]:
         for name, router in (("hostA", "natA"), ("hostB", "natB"), ("hostC", "natA")):
             _namespace(name)
             _plug(name, "eth0", router)
-        coturn = _start_coturn()
-        yield
+        with tempfile.TemporaryDirectory() as directory:
+            certificate = _certificate(Path(directory))
+            coturn = _start_coturn(certificate)
+            yield certificate
     finally:
         if coturn is not None:
             coturn.kill()
@@ -147,11 +150,25 @@ def topology() -> Iterator[None]:
             subprocess.run(["ip", "netns", "del", space(name)], capture_output=True, check=False)
 
 
-def _start_coturn() -> "subprocess.Popen[bytes]":
+def _certificate(directory: Path) -> Path:
+    """Return a self-signed certificate for PUBLIC; its key is beside it."""
+    certificate = directory / "cert.pem"
+    command = (
+        f"openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2"
+        f" -subj /CN=turn -addext subjectAltName=IP:{PUBLIC} -keyout {directory / 'key.pem'}"
+        f" -out {certificate}"
+    )
+    subprocess.run(command.split(), check=True, capture_output=True)
+    return certificate
+
+
+def _start_coturn(certificate: Path) -> "subprocess.Popen[bytes]":
     options = (
         f"--listening-port={TURN_PORT} --listening-ip={PUBLIC} --listening-ip={PUBLIC6}"
         f" --relay-ip={PUBLIC} --relay-ip={PUBLIC6} --lt-cred-mech --user={USER}:{PASSWORD}"
-        " --realm=test --no-tls --no-dtls --no-cli --log-file=stdout --no-stdout-log"
+        " --realm=test --no-dtls --no-cli --log-file=stdout --no-stdout-log"
+        f" --tls-listening-port={TLS_PORT} --cert={certificate}"
+        f" --pkey={certificate.with_name('key.pem')}"
         # In real life 300 and 600 s; long enough for all tests but that of the refresh.
         " --permission-lifetime=3 --channel-lifetime=3"
         f" --pidfile=/run/{PREFIX}.pid --userdb=/run/{PREFIX}.db -n --fingerprint"

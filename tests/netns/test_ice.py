@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from tests.netns.ice_topology import (
     PASSWORD,
     PUBLIC,
     PUBLIC6,
+    TLS_PORT,
     TURN_PORT,
     USER,
     needs_netns,
@@ -32,15 +34,15 @@ V6_A, V6_B = "2001:db8:1::11", "2001:db8:2::12"
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _topology() -> Iterator[None]:
-    with topology():
-        yield
+def certificate() -> Iterator[Path]:
+    with topology() as path:
+        yield path
 
 
 def turn(transport: str = "udp", host: str = PUBLIC, password: str = PASSWORD) -> dict[str, Any]:
     return {
         "host": host,
-        "port": TURN_PORT,
+        "port": TLS_PORT if transport == "tls" else TURN_PORT,
         "user": USER,
         "password": password,
         "transport": transport,
@@ -175,8 +177,12 @@ async def test_one_relay_is_enough(who: int) -> None:
     assert records_cross(*ends)
 
 
-async def test_a_relay_over_tcp() -> None:
-    a, b = End("hostA", [HARD_A], turn=[turn("tcp")]), End("hostB", [HARD_B])
+@pytest.mark.parametrize("transport", ["tcp", "tls"])
+async def test_a_relay_over_a_stream(
+    transport: str, certificate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    a, b = End("hostA", [HARD_A], turn=[turn(transport)]), End("hostB", [HARD_B])
     await meet(a, b)
     assert a.said["path"]["stream"]
     assert records_cross(a, b)
@@ -215,6 +221,13 @@ async def test_a_relay_reached_over_ipv6() -> None:
         run("natB", "nft add rule inet firewall forward iifname wan ct state new drop")
     assert "relay" in (*a.types, *b.types)
     assert records_cross(a, b)
+
+
+async def test_a_relay_with_an_unknown_certificate_is_refused() -> None:
+    a = End("hostA", [EASY_A], turn=[turn("tls")])
+    c = End("hostC", [EASY_C])
+    await meet(a, c)
+    assert a.said["counters"] == {f"turn_failed.{PUBLIC}:{TLS_PORT}": 1}
 
 
 async def test_two_hard_nats_without_a_relay_fail_with_the_reason() -> None:

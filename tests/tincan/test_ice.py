@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from tests.tincan.ice_bench import Peer, meet
 from tests.tincan.test_stun import message
 from tincan import ice
-from tincan.ice import Base, CandidatePair, CheckList, TurnUdp, local_candidate
+from tincan.ice import Base, CandidatePair, CheckList, TurnStream, TurnUdp, local_candidate
 from tincan.path import TurnServer
+from tincan.stun import channel_data
 from tincan.udp import Address
 
 State = CandidatePair.State
@@ -215,6 +216,19 @@ def test_nothing_that_a_turn_server_sends_raises(side: Side, datagram: bytes) ->
     client.channel_to_peer[0x4000] = REMOTE
     client.peer_to_channel[REMOTE] = 0x4000
     client.datagram_received(datagram, REMOTE)
+
+
+@pytest.mark.parametrize("step", [1, 7, 1000])
+async def test_a_stream_relay_hands_out_records_however_they_are_cut(side: Side, step: int) -> None:
+    client = TurnStream(REMOTE, TurnServer("x", 1, "u", "p", "tcp"), side.counters)
+    client.receiver = side.base
+    client.channel_to_peer[0x4001] = REMOTE
+    records = [b"\x80" + bytes(size) for size in range(20)]
+    stream = b"".join(channel_data(0x4001, record) + bytes(-len(record) % 4) for record in records)
+    for at in range(0, len(stream), step):
+        client.data_received(stream[at : at + step])
+    assert side.data == records
+    assert not side.counters
 
 
 # Who is nominated.

@@ -152,3 +152,18 @@ def test_channel_data_carries_a_datagram_unchanged(datagram: bytes, channel: int
     assert not stun.is_stun(framed)
     assert stun.CHANNEL.unpack_from(framed) == (channel, len(datagram))
     assert framed[stun.CHANNEL.size :] == datagram
+
+
+@given(st.lists(st.binary(max_size=50), max_size=5), st.integers(0, 400))
+def test_a_stream_is_cut_into_its_messages(datagrams: list[bytes], cut: int) -> None:
+    messages = [SAMPLE_REQUEST]
+    for datagram in datagrams:
+        framed = stun.channel_data(0x4001, datagram)
+        messages.append(framed + bytes(-len(datagram) % 4))
+    stream = b"".join(messages)[:cut]
+    found, at = [], 0
+    while (size := stun.framed_size(stream, at)) and at + size <= len(stream):
+        found.append(stream[at : at + size])
+        at += size
+    assert found == messages[: len(found)]
+    assert len(found) == len(messages) or len(stream) - at < len(messages[len(found)])
