@@ -82,6 +82,8 @@ def framed_size(stream: Buffer, at: int) -> int:
     """
     if len(stream) - at < CHANNEL.size:
         return 0
+    first: int
+    length: int
     first, length = CHANNEL.unpack_from(stream, at)
     header = CHANNEL.size if FIRST_CHANNEL <= first <= LAST_CHANNEL else HEADER.size
     return header + length + -length % 4
