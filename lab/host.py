@@ -217,9 +217,10 @@ class Host(Namespace):
             if not entry.isdigit():
                 continue
             with contextlib.suppress(OSError):
-                if os.readlink(f"/proc/{entry}/ns/net") == inside:
-                    if program in program_names(Path(f"/proc/{entry}/cmdline").read_bytes()):
-                        found.append(int(entry))
+                if os.readlink(f"/proc/{entry}/ns/net") != inside:
+                    continue
+                if program in program_names(Path(f"/proc/{entry}/cmdline").read_bytes()):
+                    found.append(int(entry))
         return sorted(found)
 
     def kill(self, program: str, number: int = signal.SIGKILL) -> list[int]:
