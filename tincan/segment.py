@@ -82,8 +82,11 @@ class _Super:
             self._parse(gso_type)
         except struct.error:
             raise MalformedDatagram("segment_truncated") from None
-        if self.end - self.payload > size * MAX_SEGMENTS or not size:
+        length = self.end - self.payload
+        if length > size * MAX_SEGMENTS or not size:
             raise MalformedDatagram("segment_count")
+        if self.payload - self.l3 + min(size, length) > 0xFFFF:
+            raise MalformedDatagram("segment_too_long")
 
     def _parse(self, gso_type: int) -> None:
         frame = self.frame

@@ -131,7 +131,7 @@ def test_tcp_segments_are_what_scapy_would_build(
             assert ("Timestamp", (1, 2)) in packet[TCP].options
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(
     version=versions,
     tagged=st.booleans(),
@@ -203,6 +203,14 @@ def test_frames_too_long_for_the_length_field() -> None:
         at = VNET.size + 14 + field
         packet[at : at + 2] = bytes(2)
         assert segment(packet) == expected
+
+
+def test_a_segment_that_no_length_field_can_say() -> None:
+    packet = bytearray(super_frame(4, TCP(), b"x" * 65400, GSO_TCPV4, 65535))
+    at = VNET.size + 14 + 2
+    packet[at : at + 2] = bytes(2)
+    with pytest.raises(MalformedDatagram, match="segment_too_long"):
+        segment(packet + bytes(200))
 
 
 GOOD = super_frame(4, TCP(seq=9), bytes(range(256)) * 20, GSO_TCPV4, 1000)
