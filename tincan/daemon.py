@@ -30,6 +30,7 @@ from tincan.policy import Policy
 from tincan.pump import Pump
 from tincan.server import ApiServer, Handler
 from tincan.session import Session
+from tincan.storm import Storm
 from tincan.tap import Offloads, Tap, open_tap
 from tincan.udp import UdpSocket
 from tincan.wire import VNET_SIZE
@@ -56,6 +57,8 @@ class Tincan:
         self._policy: Policy[Link] = Policy(self.counters, self._claimed)
         self._tap: Tap | None = None
         self._pump: Pump | None = None
+        self._storm: Storm | None = None
+        self._tap_dropped = 0
         self._links: dict[str, Link] = {}
         self._identity: api.Identity | None = None
         self._private: PrivateKey | None = None
@@ -123,9 +126,43 @@ class Tincan:
             now = self._loop.time()
             self._note_attachment()
             self._policy.table.age(now)
+            self._weather_storms(now)
             if now - self._last_heartbeat > ORPHANED_FOR:
                 logger.warning("no controller for %d s: giving everything back", ORPHANED_FOR)
                 self.finished.set()
+
+    def _weather_storms(self, now: float) -> None:
+        """Have the kernel thin out a storm of group frames before it fills the TAP's queue."""
+        tap, storm = self._tap, self._storm
+        if tap is None or storm is None:
+            return
+        before = storm.filter
+        refused = self._count_dropped() if before is not None else 0
+        neighbours = not self._policy.attached or any(
+            link.up and not link.attended for link in self._policy.links
+        )
+        wanted = storm.observe(refused, neighbours, now)
+        if wanted == before:
+            return
+        self._count_dropped()
+        if before is None:
+            logger.warning("a storm of group frames from the bridge: most of it is dropped")
+        elif wanted is None:
+            logger.info("the storm is over")
+        try:
+            tap.set_filter(wanted.program() if wanted is not None else None)
+        except OSError as error:
+            logger.warning("TAP %s takes no filter: %s", tap.name, error.strerror)
+
+    def _count_dropped(self) -> int:
+        """Bring the counters of what the TAP's device dropped up to date; return the news."""
+        if self._tap is None:
+            return 0
+        total = self._tap.dropped()
+        news, self._tap_dropped = total - self._tap_dropped, total
+        storming = self._storm is not None and self._storm.filter is not None
+        self.counters[f"frames_dropped.{'storm' if storming else 'tap_queue_full'}"] += news
+        return news
 
     async def _set_logging(self, wish: api.Logging) -> tuple[None, None]:
         logging.getLogger().setLevel(wish.level)
@@ -156,6 +193,8 @@ class Tincan:
         if self._tap is None:
             offloads = Offloads(wish.vnet_hdr, wish.tso, wish.uso)
             tap = self._tap = open_tap(wish.name, _mac(wish.mac), offloads, descriptor)
+            self._storm = Storm(self.counters, self._loop.time())
+            self._tap_dropped = tap.dropped()
             self._pump = Pump(tap, self._policy, self.counters)
             self._pump.start()
         elif self._tap.name != wish.name:
@@ -389,6 +428,7 @@ class Tincan:
         return api.LinkPage(infos, following), None
 
     async def _query_counters(self, _: None) -> tuple[dict[str, int], None]:
+        self._count_dropped()
         return dict(self.counters), None
 
     async def _icc(self, wish: api.Icc) -> tuple[None, None]:

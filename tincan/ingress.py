@@ -13,12 +13,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from tincan.crypto import AuthenticationFailed
+from tincan.errors import MalformedDatagram
 from tincan.forwarding import Entry
 from tincan.frame import ETHERNET_SIZE
 from tincan.landing import FIRST_SLOT, MIN_SLOT, Landing, flatten
 from tincan.packing import CHANNEL_SIZE
 from tincan.policy import REMEMBERED_TYPES, SUSPECTS, Policy, looks_suspect
 from tincan.reassembly import Reassembly
+from tincan.segment import segment
 from tincan.session import OpeningKey
 from tincan.stun import is_stun
 from tincan.tap import Tap
@@ -372,9 +374,12 @@ class Ingress:
 
     def deliver(self, item: memoryview) -> None:
         """Write a frame (virtio header first) to the TAP."""
-        if not self._vnet_hdr:
+        if self._vnet_hdr:
+            self._put(item)
+        else:
             self._deliver_plain(item)
-            return
+
+    def _put(self, item: memoryview) -> None:
         try:
             written = self._write(item)
         except OSError as error:
@@ -386,10 +391,14 @@ class Ingress:
             self._counters["frames_dropped.tap_full"] += 1
 
     def _deliver_plain(self, item: memoryview) -> None:
-        """Segment for a TAP that has no virtio header."""
-        from tincan.segment import segment
-
-        raise NotImplementedError(segment)
+        """Segment and complete checksums ourselves, for a TAP that has no virtio header."""
+        try:
+            frames = segment(item)
+        except MalformedDatagram as error:
+            self._counters[f"frames_dropped.{error.reason}"] += 1
+            return
+        for frame in frames:
+            self._put(memoryview(frame))
 
 
 def _uniform(headers: bytearray, at: int, here: int, lead: int, first: int) -> bool:

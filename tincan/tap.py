@@ -4,6 +4,7 @@ linux/if_tun.h. Flags of TUNSETOFFLOAD are per device; they say what *we* take i
 write may carry any virtio header, whatever the flags are (tun_get_user).
 """
 
+import ctypes
 import fcntl
 import io
 import os
@@ -18,6 +19,8 @@ TUNSETIFF: Final = 0x400454CA
 TUNGETIFF: Final = 0x800454D2
 TUNSETOFFLOAD: Final = 0x400454D0
 TUNSETVNETHDRSZ: Final = 0x400454D8
+TUNATTACHFILTER: Final = 0x401054D5
+TUNDETACHFILTER: Final = 0x401054D6
 IFF_TAP: Final = 0x0002
 IFF_NO_PI: Final = 0x1000
 IFF_VNET_HDR: Final = 0x4000
@@ -33,6 +36,7 @@ ARPHRD_ETHER: Final = 1
 IFNAMSIZ: Final = 16
 
 _IFREQ = struct.Struct("16sH22x")
+_FPROG = struct.Struct("@HP")  # struct sock_fprog
 _IFREQ_MAC = struct.Struct("16sH6s16x")
 
 DEVICE: Final = "/dev/net/tun"
@@ -61,6 +65,30 @@ class Tap:
         #: (buffer) -> bytes written or None when the device would block; raises OSError.
         self.write = file.write
         self._file = file
+
+    def set_filter(self, program: bytes | None) -> None:
+        """Have the kernel run a classic BPF program on what it would queue for us, or none.
+
+        What the program refuses counts as dropped by the device. Raise OSError.
+        """
+        if program is None:
+            fcntl.ioctl(self.fd, TUNDETACHFILTER, _FPROG.pack(0, 0))
+            return
+        buffer = ctypes.create_string_buffer(program, len(program))
+        fcntl.ioctl(
+            self.fd,
+            TUNATTACHFILTER,
+            _FPROG.pack(len(program) // 8, ctypes.addressof(buffer)),
+        )
+
+    def dropped(self) -> int:
+        """Frames for us that the device has dropped: its queue was full, or the filter said so."""
+        with open("/proc/net/dev") as lines:
+            for line in lines:
+                name, _, numbers = line.partition(":")
+                if name.strip() == self.name:
+                    return int(numbers.split()[11])
+        return 0
 
     def close(self) -> None:
         """Give up our descriptor."""
