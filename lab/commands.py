@@ -47,15 +47,12 @@ def up(arguments: argparse.Namespace) -> None:
             lines += ["", "No controller runs. Try"]
         lab.save()
     near, far = containers[0], containers[-1]
-    lines += [
-        f"  lab/exec {near.host.name}/{near.name} ping {far.ip}",
-        f"  lab/exec {near.host.name} brctl show",
-    ]
+    default = lab.name == DEFAULT_NAME
+    run = "  lab/exec " + ("" if default else f"--name {lab.name} ") + near.host.name
+    lines += [f"{run}/{near.name} ping {far.ip}", f"{run} brctl show"]
     if not arguments.bare:
-        lines.append(
-            f"  lab/exec {near.host.name} controller status --config {controllers[0].file}"
-        )
-    lines.append("  lab/down" + (f" {lab.name}" if lab.name != DEFAULT_NAME else ""))
+        lines.append(f"{run} controller status --config {controllers[0].file}")
+    lines.append("  lab/down" + ("" if default else f" {lab.name}"))
     print("\n".join(lines))
 
 

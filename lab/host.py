@@ -70,7 +70,7 @@ def program_names(command_line: bytes) -> set[str]:
 
 
 class Host(Namespace):
-    """A host named `name` on `network`, the `index`-th of its lab (from 1).
+    """A host named `name` on `network`; `index` tells it from others with lxc-net, from 1.
 
     `logs` is a directory outside, where its processes' logs go. `lxc_net` are settings for
     /etc/default/lxc-net, shell variables such as LXC_ADDR, for hosts whose owner has edited it.
@@ -99,10 +99,11 @@ class Host(Namespace):
         script = PRIVATE_STATE
         settings = dict(lxc_net or {})
         if profile == "unequal":
+            # 10.0.3.1, .2, .3, .4, then .245: the containers' addresses start at .5.
             settings = {
-                "LXC_ADDR": f"10.0.3.{index}",
+                "LXC_ADDR": f"10.0.3.{index if index < 5 else 240 + index}",
                 "LXC_BRIDGE_MAC": f"00:16:3e:00:00:{index:02x}",
-                "LXC_DHCP_RANGE": "10.0.3.100,10.0.3.254",
+                "LXC_DHCP_RANGE": "10.0.3.100,10.0.3.239",
             } | settings
         if settings:
             text = "".join(f'{key}="{value}"\n' for key, value in settings.items())

@@ -23,8 +23,9 @@ install_packages() {
         trap 'exit 1' HUP INT TERM
     fi
     export DEBIAN_FRONTEND=noninteractive
-    apt-get -q update >&2
-    apt-get -q -y -o DPkg::Lock::Timeout=300 install --no-install-recommends "$@" >&2
+    apt-get -qq update >&2
+    apt-get -qq -y -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 \
+        install --no-install-recommends "$@" >&2
     [ -z "$policy" ] || rm -f "$policy"
     trap - EXIT HUP INT TERM
     # Nor at the next start of the machine: the lab runs its own.

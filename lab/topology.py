@@ -99,7 +99,7 @@ class Lab:
             self.name,
             name,
             network,
-            index=len(self.hosts) + 1,
+            index=1 + sum(host.profile != "plain" for host in self.hosts.values()),
             logs=self.logs,
             profile=profile,
             lxc_net=lxc_net,
