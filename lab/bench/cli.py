@@ -70,6 +70,7 @@ def _perform(
             contender = kind(pair, segment)
             contender.start()
             reaches(segment.left, CONTAINERS["right"], 30, kind.name)
+            contender.settle()
         except LabError as error:
             say(f"{where}: {error}\n{pair.logged()}")
             results.fail(where, [f"does not come up: {_first_line(error)}"])
@@ -195,6 +196,7 @@ def _about(told: argparse.Namespace, kinds: Sequence[type[Contender]]) -> dict[s
         "processor": model,
         "processors": os.cpu_count(),
         "congestion_control": control,
+        "load_before": os.getloadavg()[0],
         "path": "veth with its offloads; loss matrix: a wire of single datagrams, GRO on arrival",
         "rounds": told.rounds,
         "seconds": told.seconds,

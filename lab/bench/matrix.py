@@ -80,6 +80,7 @@ def run(
             try:
                 contender.start()
                 reaches(segment.left, CONTAINERS["right"], 30, kind.name)
+                contender.settle()
             except LabError as error:
                 raise LabError(f"{error}\n{pair.logged()}") from None
             for container in (segment.left, segment.right):

@@ -106,7 +106,7 @@ class End:
         self.link.state, self.link.up = LinkState.CONNECTED, True
         self.link._pmtu = PathMtu(28, time.monotonic())
         self.link._pmtu.mtu = mtu
-        self.link._next_traffic = float("inf")
+        self.link._armed = 0.0  # no timers here
 
     def join(self, other: "End") -> None:
         address = other.sock.address

@@ -19,6 +19,8 @@ def tables(results: Results, rows: Sequence[Row], contenders: Sequence[str]) -> 
         f"{about['rounds']} rounds, loads of {about['seconds']:g} s.",
         "",
     ]
+    if about["load_before"] > 0.5:
+        lines += [f"The machine was busy when this began (load {about['load_before']:.1f}).", ""]
     lines += [f"- {name}: {text}" for name, text in about["contenders"].items()]
     rows = [row for row in rows if any(results.values(name, row.name) for name in contenders)]
     if rows:
@@ -45,6 +47,14 @@ def tables(results: Results, rows: Sequence[Row], contenders: Sequence[str]) -> 
             )
     if results.loss:
         lines += ["", "One TCP flow over 1 Gbit/s, Mbit/s:", "", *_loss(results, contenders)]
+    beside = {
+        (sample["contender"], sample["work"]): sample["detail"]["beside"]
+        for sample in results.samples
+        if "beside" in sample["detail"]
+    }
+    if beside:
+        lines += ["", "Beside the figures:", ""]
+        lines += [f"- {name}, {work}: {text}" for (name, work), text in beside.items()]
     judged = list(goals.judge(results))
     if judged:
         lines += ["", "Goals:", ""]

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import socket
 import statistics
 import subprocess
 import sys
@@ -17,6 +18,8 @@ from lab.namespace import Namespace
 from lab.processes import wait_until
 
 PORT = 5201
+ETH_P_ALL = 3
+ETH_P_ALL_N = socket.htons(ETH_P_ALL)
 
 
 class BenchError(LabError):
@@ -90,6 +93,22 @@ class Stage:
         if not times:
             raise BenchError(f"no echo was answered: {output}")
         return times
+
+    def readable(self) -> bool:
+        """Whether a container's bytes can be read on the path between the hosts."""
+        pattern = b"plain as day: "  # at most 16 bytes, repeated by ping
+        with self.pair.left.socket(socket.AF_PACKET, socket.SOCK_RAW, ETH_P_ALL_N) as sniffer:
+            sniffer.bind(("wan", ETH_P_ALL))
+            sniffer.setblocking(False)
+            words = ["ping", "-n", "-c", "5", "-i", "0.05", "-s", "400", "-p", pattern.hex()]
+            self.segment.left.run([*words, CONTAINERS["right"]], check=False)
+            frames = []
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    frames.append(sniffer.recv(2048))
+        if not frames:
+            raise BenchError("nothing was seen on the path")
+        return any(pattern in frame for frame in frames)
 
     def both(
         self,

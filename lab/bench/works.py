@@ -149,8 +149,12 @@ def cpu_per_gb(stage: Stage) -> Outcome:
 
 
 def integrity(stage: Stage) -> Outcome:
-    """A file of random bytes over TCP, numbered UDP both ways: 1 if all is right."""
+    """A file of random bytes over TCP, numbered UDP both ways, and nothing to be read on the path
+    if the contender is said to encrypt: 1 if all is right."""
     outcome = Outcome({})
+    if stage.readable() == stage.contender.encrypted:
+        not_ = "" if stage.contender.encrypted else "not "
+        outcome.problems.append(f"the containers' bytes can {not_}be read on the path")
     mebibytes = int(stage.seconds * 32)
     sent, received = stage.both("transfer", (PORT,), (CONTAINERS["right"], PORT, mebibytes))
     if sent != received:

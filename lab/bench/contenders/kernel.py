@@ -9,6 +9,7 @@ class Veth(Contender):
 
     name = "veth"
     settings = "no overlay: the bridges joined by the path itself"
+    encrypted = False
 
     def start(self) -> None:
         for site in self.pair.sites:
@@ -21,6 +22,7 @@ class Vxlan(Contender):
     name = "vxlan"
     mtu = 1450
     settings = "kernel VXLAN, not encrypted, unicast to the other host, containers at MTU 1450"
+    encrypted = False
 
     def start(self) -> None:
         bridge = self.segment.bridge

@@ -1,11 +1,9 @@
 """This overlay, as it is shipped: `controller` with its defaults on each host, one `rendezvous`."""
 
-import contextlib
 from typing import TYPE_CHECKING, Any, cast
 
 from lab.bench.contenders.contender import Contender
 from lab.bench.topology import ADDRESSES, Site
-from lab.errors import LabError
 from lab.processes import Controller, Rendezvous, wait_until
 
 if TYPE_CHECKING:
@@ -55,15 +53,19 @@ class Ours(Contender):
         ]
         for controller, peer in zip(self._controllers, ("right", "left"), strict=True):
             controller.wait_connected([peer], timeout=20)
-        # Path MTU discovery begins with the link and is part of what is shipped, not of a load.
-        with contextlib.suppress(LabError):
-            wait_until(self._full_size, 10, "the link's path MTU")
+
+    def settle(self) -> None:
+        wait_until(self._full_size, 20, "a path MTU of 1500 on the link")
 
     def observe(self) -> dict[str, Any]:
-        """For each site: the status that `controller status --json` tells, and what the kernel
-        says of the TAP."""
+        """For each site: the status that `controller status --json` shows, what the kernel says of
+        the TAP, and what it has dropped on the way to us."""
         return {
-            site.name: {"status": controller.status(), "tap": _tap(site)}
+            site.name: {
+                "status": controller.ask("status"),
+                "tap": _tap(site),
+                "kernel_dropped": _kernel_dropped(site),
+            }
             for site, controller in zip(self.pair.sites, self._controllers, strict=True)
         }
 
@@ -73,39 +75,60 @@ class Ours(Contender):
         detail: dict[str, Any] = {}
         problems: list[str] = []
         for site, now in after.items():
-            earlier, status = before[site]["status"], now["status"]
-            moved = _moved(_flat(earlier["counters"]), _flat(status["counters"]))
-            peer, was = status["peers"][0], earlier["peers"][0]
-            noted = {
-                "tap": now["tap"],
-                "path": peer["path"],
-                "pmtu": peer["pmtu"],
-                "counters": moved,
-            }
-            if "tx_records" in peer:
-                records = peer["tx_records"] - was["tx_records"]
-                datagrams = peer["tx_datagrams"] - was["tx_datagrams"]
-                noted["frames_per_record"] = _share(peer["tx_frames"] - was["tx_frames"], records)
-                noted["records_per_datagram"] = _share(records, datagrams)
-            detail[site] = noted
-            problems += [f"{site}: {name} moved by {by}" for name, by in _bad(work, moved).items()]
-            if peer["state"] != "connected":
-                problems.append(f"{site}: the link is {peer['state']}")
-            problems += [
-                f"{site}: the TAP has fallen back from {name}"
-                for name, on in now["tap"].items()
-                if not on
-            ]
+            detail[site], wrong = _judge_site(work, before[site], now)
+            problems += [f"{site}: {problem}" for problem in wrong]
+        control = self.segment.left.run("cat /proc/sys/net/ipv4/tcp_congestion_control").stdout
+        detail["beside"] = _beside(control.strip(), detail["left"])
         return detail, problems
 
     def _full_size(self) -> bool:
-        peers = [peer for c in self._controllers for peer in c.status()["peers"]]
+        peers = [peer for c in self._controllers for peer in c.ask("status")["peers"]]
         return all((peer["pmtu"] or 0) >= 1500 for peer in peers)
 
 
 def _host(site: Site) -> "Host":
     """A site has all of a host that a process needs: path, popen, run, log_file, name."""
     return cast("Host", site)
+
+
+def _judge_site(
+    work: str, before: dict[str, Any], now: dict[str, Any]
+) -> tuple[dict[str, Any], list[str]]:
+    status = now["status"]
+    peer, was = status["peers"][0], before["status"]["peers"][0]
+    moved = _moved(_flat(before["status"]["counters"]), _flat(status["counters"]))
+    detail = {
+        "tap": now["tap"],
+        "path": peer["path"],
+        "pmtu": peer["pmtu"],
+        "counters": moved,
+        "kernel_dropped": _moved(before["kernel_dropped"], now["kernel_dropped"]),
+    }
+    if "tx_records" in peer:
+        frames, records, datagrams = (
+            peer[key] - was[key] for key in ("tx_frames", "tx_records", "tx_datagrams")
+        )
+        detail["frames_per_record"] = round(frames / records, 3) if records else None
+        detail["records_per_datagram"] = round(records / datagrams, 4) if datagrams else None
+    problems = [f"{name} moved by {by}" for name, by in moved.items() if _bad(work, name)]
+    problems += [f"the TAP has no {name}" for name, on in now["tap"].items() if not on]
+    if peer["state"] != "connected":
+        problems.append(f"the link is {peer['state']}")
+    return detail, problems
+
+
+def _beside(control: str, detail: dict[str, Any]) -> str:
+    """What the left site, the sender, used: one line."""
+    words = [control, "TAP: " + " ".join(name for name, on in detail["tap"].items() if on)]
+    words.append(f"path MTU {detail['pmtu']}")
+    words += [
+        f"{key.replace('_', ' ')} {detail[key]}"
+        for key in ("frames_per_record", "records_per_datagram")
+        if detail.get(key) is not None
+    ]
+    words += [f"{name} +{by}" for name, by in detail["counters"].items()]
+    words += [f"kernel dropped: {name} {by}" for name, by in detail["kernel_dropped"].items()]
+    return "; ".join(words)
 
 
 def _tap(site: Site) -> dict[str, bool]:
@@ -118,6 +141,18 @@ def _tap(site: Site) -> dict[str, bool]:
     )
     has = {name: features.get(name, "").startswith("on") for name in OFFLOADS}
     return {"vnet_hdr": bool(flags & IFF_VNET_HDR), **has}
+
+
+def _kernel_dropped(site: Site) -> dict[str, int]:
+    """Frames that found the TAP's queue full, datagrams that found a socket's buffer full."""
+    tap = site.run(f"cat /sys/class/net/{TAP}/statistics/tx_dropped").stdout
+    names, values = (
+        line.split()
+        for line in site.run("cat /proc/net/snmp").stdout.splitlines()
+        if line.startswith("Udp:")
+    )
+    udp = dict(zip(names, values, strict=True))
+    return {"tap queue": int(tap), "socket buffer": int(udp["RcvbufErrors"])}
 
 
 def _flat(counters: dict[str, Any]) -> dict[str, int]:
@@ -139,14 +174,6 @@ def _moved(before: dict[str, int], after: dict[str, int]) -> dict[str, int]:
     }
 
 
-def _bad(work: str, moved: dict[str, int]) -> dict[str, int]:
-    explained = EXPLAINED.get(work, ())
-    return {
-        name: by
-        for name, by in moved.items()
-        if any(word in name for word in BAD) and not name.startswith(explained)
-    }
-
-
-def _share(part: int, whole: int) -> float | None:
-    return round(part / whole, 3) if whole else None
+def _bad(work: str, name: str) -> bool:
+    """Whether this counter must not move under this work."""
+    return any(word in name for word in BAD) and not name.startswith(EXPLAINED.get(work, ()))

@@ -1,9 +1,16 @@
 """tinc 1.0 in switch mode."""
 
+import os
+import re
+import signal
+from functools import partial
+
 from lab.bench.contenders.contender import Contender
-from lab.bench.topology import ADDRESSES
+from lab.bench.topology import ADDRESSES, Site
+from lab.processes import wait_until
 
 DIRECTORY = "/run/tinc"
+SETTLED = re.compile(r"pmtu (\d+) \(min \1 max \1\)")
 
 
 class Tinc(Contender):
@@ -38,3 +45,14 @@ class Tinc(Contender):
         for site in self.pair.sites:
             site.wait_interface("tap0")
             site.run(f"ip link set tap0 master {self.segment.bridge} up")
+
+    def settle(self) -> None:
+        """Until it knows the path MTU, it sends large frames through its TCP connection."""
+        for site in self.pair.sites:
+            wait_until(partial(self._knows_mtu, site), 60, "tinc's path MTU")
+
+    def _knows_mtu(self, site: Site) -> bool:
+        for pid in site.pids():
+            os.kill(pid, signal.SIGUSR2)  # it logs what it knows of all nodes
+        log = next(self.pair.logs.glob(f"{site.name}-tincd-*.log"))
+        return bool(SETTLED.search(log.read_text()))
