@@ -253,13 +253,16 @@ class Tincan:
             )
             if on
         }
+        never = self._policy.never
+        macs, addresses = never.macs, never.ips
         try:
-            addresses = frozenset(ipaddress.ip_address(ip).packed for ip in wish.ips)
+            if wish.ips is not None:
+                addresses = frozenset(ipaddress.ip_address(ip).packed for ip in wish.ips)
         except ValueError as error:
             raise ApiError(api.INVALID_PARAMS, str(error)) from None
-        self._policy.set_never(
-            NeverForward(frozenset(map(_mac, wish.macs)), addresses, frozenset(kinds))
-        )
+        if wish.macs is not None:
+            macs = frozenset(map(_mac, wish.macs))
+        self._policy.set_never(NeverForward(macs, addresses, frozenset(kinds)))
         return None, None
 
     # -- the table
@@ -346,16 +349,18 @@ class Tincan:
 
     def _new_index(self) -> int:
         assert self._pump is not None
+        offered = {link.session.pending_index for link in self._links.values()}
         while True:
             index = random.getrandbits(32)
-            if index and index not in self._pump.ingress.keys:
+            if index and index not in self._pump.ingress.keys and index not in offered:
                 return index
 
     def _keys_changed(self, link: Link) -> None:
         assert self._pump is not None
         keys = self._pump.ingress.keys
-        for index in [i for i, key in keys.items() if key.owner is link]:
-            del keys[index]
+        for index in link.indices:
+            keys.pop(index, None)
+        link.indices = set(link.session.opening)
         keys.update(link.session.opening)
 
     def _negotiate(self, link: Link, number: int) -> Negotiation:
@@ -379,6 +384,7 @@ class Tincan:
             refuse=self._refuse,
             on_data=functools.partial(self._stream_data, negotiation),
             on_path=functools.partial(link.path_changed, negotiation),
+            counters=self.counters,
         )
         link.begin(negotiation)
         return negotiation
@@ -417,7 +423,7 @@ class Tincan:
             self._policy.remove(link)
             await link.close()
             assert self._pump is not None
-            for index in list(link.session.opening):
+            for index in link.indices:
                 self._pump.ingress.keys.pop(index, None)
         return None, None
 
@@ -522,7 +528,6 @@ def run(run_dir: Path, level: str) -> int:
     )
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
     logging.basicConfig(level=level, handlers=[handler])
-    logging.getLogger("aioice").setLevel(max(logging.WARNING, logging.getLogger().level))
     status = 0
     try:
         asyncio.run(_serve(run_dir))

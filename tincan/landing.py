@@ -11,7 +11,8 @@ size seen last is a good guess. A batch of another size lies across the slots an
 
 from typing import Final, NamedTuple
 
-from tincan.udp import MAX_BATCH, Vector
+from tincan.udp import MAX_BATCH
+from tincan.vector import Vector
 from tincan.wire import HEADER_SIZE, MAX_RECORD
 
 MIN_SLOT: Final = 512  # bytes of body; smaller ones would need too many slots for one batch

@@ -33,12 +33,12 @@ from tincan.wire import (
     item,
 )
 
+NEVER: Final = float("inf")
 LINGER: Final = 3.0  # s an old path stays open after the move to a new one
 HOLD_FRAMES: Final = 128  # frames that wait for a link that is being set up
 HOLD_BYTES: Final = 512 << 10
 HOLD_AGE: Final = 5.0  # s; a frame older than that is of no use to anybody
 MAX_NEGOTIATIONS: Final = 3  # the running one and two attempts
-TRAFFIC_INTERVAL: Final = 0.5  # s between looks at the clock's timers while frames flow
 MAX_ICC: Final = 32768  # bytes of one controller message
 
 
@@ -91,6 +91,7 @@ class Link:
         self.tx_bytes = self.rx_bytes = 0  # of records, tags included
         self.tx_frames = self.rx_frames = 0
         self.tx_records = self.tx_datagrams = 0
+        self.indices: set[int] = set()  # of our receiver indices, those that are registered
         self.session: Session  # set by the daemon: it owns this link in return
         self._events = events
         self._counters = counters
@@ -99,7 +100,7 @@ class Link:
         self._liveness = Liveness(elected, clock())
         self._pmtu: PathMtu | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._next_traffic = 0.0
+        self._armed = NEVER  # when the timer runs out
         self._held: deque[tuple[float, bytes]] = deque()
         self._held_bytes = 0
         self._ending: list[tuple[float, Negotiation]] = []
@@ -132,9 +133,6 @@ class Link:
             self.tx_frames += frames
         elif frames:
             self._counters["frames_dropped.not_sent"] += frames
-        if now >= self._next_traffic:
-            self._next_traffic = now + TRAFFIC_INTERVAL
-            self._arm(now + TRAFFIC_INTERVAL / 10)
 
     def _send(self, path: Path | None, now: float, body: int = 0) -> bool:
         """Seal the open record and send it by ``path``."""
@@ -158,8 +156,12 @@ class Link:
             self.tx_bytes += size
             self.tx_records += 1
             self.tx_datagrams += datagrams.number
-            if datagrams.number > 1 and self._pmtu is not None and not body:
-                self._pmtu.sent(self._pmtu.mtu, now)
+            pmtu = self._pmtu
+            if pmtu is not None and not body:
+                largest = pmtu.mtu if datagrams.number > 1 else pmtu.mtu - self.body + size
+                pmtu.sent(largest, now)
+                if pmtu.deadline < self._armed:
+                    self._arm(pmtu.deadline)
         return sent
 
     def hold(self, item_: bytes, now: float) -> None:
@@ -237,7 +239,7 @@ class Link:
                 if self._pmtu is not None and source.negotiation is self.active:
                     self._pmtu.acknowledged(SIZE.unpack(payload)[0], now)
                     self._resize()
-                    self._arm(now)
+                    self._arm(self._deadline())
             elif kind == Item.CLOSE:
                 self._lost("closed by the peer", now)
             else:
@@ -267,7 +269,7 @@ class Link:
         if source.negotiation is not self.active and self.elected:
             self._move(source.negotiation, now)
         self._liveness.probe_answered(number, now)
-        self._arm(now)
+        self._arm(self._deadline())
 
     def _flags(self) -> int:
         return 1 if self._attached() else 0
@@ -298,7 +300,7 @@ class Link:
         self._send_raw(negotiation.path, replies)
         if self.elected:
             self._validate(negotiation.path, now)
-        self._arm(now)
+        self._arm(self._deadline())
 
     def _validate(self, path: Path, now: float) -> None:
         """Send a probe by a path that may become ours: its answer moves us there."""
@@ -361,7 +363,7 @@ class Link:
             datagram, source = negotiation.early
             negotiation.early = None
             self.handshake(datagram, source, path.address, now)
-        self._arm(now)
+        self._arm(self._deadline())
 
     def path_changed(self, negotiation: Negotiation, path: Path) -> None:
         """ICE nominated another pair of the same negotiation."""
@@ -374,7 +376,7 @@ class Link:
         if self.pending.pop(negotiation.number, None) is None or negotiation.path is None:
             return
         old, self.active = self.active, negotiation
-        negotiation.deadline = float("inf")
+        negotiation.deadline = NEVER
         if negotiation.agent is not None:
             negotiation.agent.stop_consent()
         for number in [n for n in self.pending if n < negotiation.number]:
@@ -391,7 +393,7 @@ class Link:
         self._pmtu = PathMtu(overhead, now)
         self._liveness = Liveness(self.elected, now)
         self._resize()
-        self._arm(now)
+        self._arm(self._deadline())
 
     def _resize(self) -> None:
         """Take over what path MTU discovery found."""
@@ -427,7 +429,7 @@ class Link:
     def tick(self) -> None:
         """Do what is due."""
         now = self._clock()
-        self._timer = None
+        self._timer, self._armed = None, NEVER
         handshakes = self.session.tick(now)
         if handshakes:
             self._send_raw(self._handshake_path(), handshakes)
@@ -447,7 +449,7 @@ class Link:
             self._closers.add(task)
             task.add_done_callback(self._closers.discard)
         self._expire_held(now)
-        self._arm(float("inf"))
+        self._arm(self._deadline())
 
     def _handshake_path(self) -> Path | None:
         for negotiation in reversed(self.pending.values()):
@@ -473,23 +475,25 @@ class Link:
         self._resize()
 
     def _arm(self, at: float) -> None:
-        """Make sure that tick runs at ``at`` or when something is due, whichever is first."""
-        deadlines = [at, self.session.deadline]
+        """Make sure that tick runs at ``at``, or earlier."""
+        if at >= self._armed:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._armed = at
+        self._timer = asyncio.get_running_loop().call_at(at, self.tick)
+
+    def _deadline(self) -> float:
+        """When something is due next."""
+        deadlines = [self.session.deadline, *(n.deadline for n in self.pending.values())]
+        deadlines += [end for end, _ in self._ending]
         if self.active is not None:
             deadlines.append(self._liveness.deadline)
             if self._pmtu is not None:
                 deadlines.append(self._pmtu.deadline)
-        deadlines += [n.deadline for n in self.pending.values()]
-        deadlines += [end for end, _ in self._ending]
-        now = self._clock()
-        when = min(d for d in deadlines)
-        if self._timer is not None:
-            if self._timer.when() <= when:
-                return
-            self._timer.cancel()
-            self._timer = None
-        if when != float("inf"):
-            self._timer = asyncio.get_running_loop().call_at(max(when, now), self.tick)
+        if self._held:
+            deadlines.append(self._held[0][0] + HOLD_AGE)
+        return min(deadlines)
 
     def addresses_changed(self, local: list[str]) -> None:
         """The host has these addresses now: a path from one that is gone will not carry on."""

@@ -17,7 +17,7 @@ VALIDATE: Final = 5.0  # s; a path that ICE found must carry our own probe withi
 
 
 class Agent(Protocol):
-    """What a negotiation needs of ICE (tincan.ice.IceAgent)."""
+    """What a negotiation needs of ICE (tincan.agent.IceAgent)."""
 
     async def gather(self) -> Description: ...
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from tincan.session import SealingKey
-from tincan.udp import Vector
+from tincan.vector import Vector
 from tincan.wire import (
     HEADER,
     HEADER_SIZE,

@@ -15,10 +15,11 @@ import fcntl
 import os
 import socket
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Final, TypeAlias
 
 from tincan.errors import SystemRefusal
+from tincan.vector import IOVEC_SIZE, Vector, address_of
 
 UDP_SEGMENT: Final = 103
 UDP_GRO: Final = 104
@@ -43,38 +44,11 @@ for _call in (_sendmsg, _recvmsg):
     _call.restype = ctypes.c_ssize_t
 
 _MSGHDR = struct.Struct("@PIPNPNi")  # name, namelen, iov, iovlen, control, controllen, flags
-_IOVEC = struct.Struct("@PN")
 _CMSG = struct.Struct("@Nii")  # len, level, type; the data follows
 _CONTROL_SIZE: Final = 24  # CMSG_SPACE(4), and of a u16 alike
 _NAME_SIZE: Final = 28  # struct sockaddr_in6
 _IN4 = struct.Struct("=HH4s8x")
 _IN6 = struct.Struct("=HHI16sI")
-
-
-def _address_of(buffer: bytearray | memoryview) -> int:
-    return ctypes.addressof(ctypes.c_char.from_buffer(buffer))
-
-
-class Vector:
-    """An iovec array over ``parts``, which stay where they are as long as it lives."""
-
-    __slots__ = ("_array", "_parts", "address")
-
-    def __init__(self, parts: Sequence[memoryview]) -> None:
-        self._parts = parts
-        self._array = bytearray(_IOVEC.size * len(parts))
-        for i, part in enumerate(parts):
-            _IOVEC.pack_into(self._array, i * _IOVEC.size, _address_of(part), len(part))
-        self.address = _address_of(self._array)
-
-    def __len__(self) -> int:
-        return len(self._parts)
-
-    def resize(self, index: int, size: int) -> None:
-        """Let part ``index`` count with its first ``size`` bytes."""
-        at = index * _IOVEC.size
-        start = _IOVEC.unpack_from(self._array, at)[0]
-        _IOVEC.pack_into(self._array, at, start, size)
 
 
 class UdpSocket:
@@ -102,20 +76,20 @@ class UdpSocket:
         self.address: Address = (name[0], name[1])
         self._fd = self.sock.fileno()
         self._out = bytearray(_MSGHDR.size + 8)
-        self._out_at = _address_of(self._out)
+        self._out_at = address_of(self._out)
         self._out_control = bytearray(_CONTROL_SIZE)
         _CMSG.pack_into(self._out_control, 0, _CMSG.size + 2, socket.SOL_UDP, UDP_SEGMENT)
-        self._out_control_at = _address_of(self._out_control)
+        self._out_control_at = address_of(self._out_control)
         self._target: Address | None = None
         self._target_name = bytearray(_NAME_SIZE)
-        self._target_at = _address_of(self._target_name)
+        self._target_at = address_of(self._target_name)
         self._target_size = 0
         self._in = bytearray(_MSGHDR.size + 8)
-        self._in_at = _address_of(self._in)
+        self._in_at = address_of(self._in)
         self._in_control = bytearray(_CONTROL_SIZE)
-        self._in_control_at = _address_of(self._in_control)
+        self._in_control_at = address_of(self._in_control)
         self._in_name = bytearray(_NAME_SIZE)
-        self._in_name_at = _address_of(self._in_name)
+        self._in_name_at = address_of(self._in_name)
         self._sender_name = b""
         self._sender: Address = ("", 0)
         self._waiting = bytearray(4)
@@ -172,7 +146,7 @@ class UdpSocket:
             0,
             self._target_at,
             self._target_size,
-            vector.address + first * _IOVEC.size,
+            vector.address + first * IOVEC_SIZE,
             count,
             control,
             control_size,

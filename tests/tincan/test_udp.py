@@ -6,7 +6,8 @@ import select
 import pytest
 
 from tincan.errors import SystemRefusal
-from tincan.udp import MAX_SEGMENTS, UdpSocket, Vector
+from tincan.udp import MAX_SEGMENTS, UdpSocket
+from tincan.vector import Vector
 
 LOOPBACKS = ["127.0.0.1", "::1"]
 
