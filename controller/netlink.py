@@ -8,31 +8,50 @@ import errno
 import ipaddress
 from collections.abc import AsyncIterator, Collection
 from contextlib import suppress
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from types import TracebackType
-from typing import Any, TypeAlias
+from typing import Any
 
 from pyroute2 import AsyncIPRoute
 from pyroute2.netlink.exceptions import NetlinkDumpInterrupted, NetlinkError
 
 from controller import firewall
 from controller.errors import SystemRefusal
+from controller.links import (
+    Address,
+    AddressChanged,
+    BridgeAddressChanged,
+    EntriesGone,
+    EntriesUnknown,
+    Event,
+    Link,
+    LinkChanged,
+    RouteChanged,
+    address_of,
+    as_the_tap_sees,
+    link_of,
+)
 from controller.model import Ip, Mac, Vlan
-from controller.netlink_events import GoneEntry, NetlinkEvents
+from controller.netlink_events import NetlinkEvents
 
-_IFF_UP, _IFF_LOOPBACK, _IFF_RUNNING = 0x1, 0x8, 0x40
+__all__ = [
+    "AddressChanged",
+    "BridgeAddressChanged",
+    "EntriesGone",
+    "EntriesUnknown",
+    "Event",
+    "Link",
+    "LinkChanged",
+    "Netlink",
+    "RouteChanged",
+]
+
 _SKIP_STATS = 1 << 3  # RTEXT_FILTER_SKIP_STATS
 _AF_BRIDGE = 7
 _ADDR_GEN_MODE_NONE = 1
-_PORT_STATES = ("disabled", "listening", "learning", "forwarding", "blocking")
 _MULTICAST_ROUTER_PERMANENT = 2
-_NTF_SELF, _NUD_PERMANENT = 0x02, 0x80
+_NUD_PERMANENT = 0x80
 _MAIN_TABLE = 254
-_SCOPES_BEYOND_LINK = frozenset({0, 200})  # universe, site
-
-# linux/if_addr.h. For IPv4 the bit of "temporary" means "secondary", which is as good as any.
-_TEMPORARY, _OPTIMISTIC, _DAD_FAILED, _DEPRECATED, _TENTATIVE = 0x01, 0x04, 0x08, 0x20, 0x40
 
 # Encapsulations: a path through one of them is a tunnel in a tunnel, or our own overlay.
 TUNNEL_KINDS = frozenset(
@@ -41,90 +60,6 @@ TUNNEL_KINDS = frozenset(
 )
 _STACKED_KINDS = frozenset({"vlan", "macvlan", "macvtap", "ipvlan", "macsec"})
 _ATTEMPTS = 3
-
-
-@dataclass(frozen=True, slots=True)
-class Link:
-    """An interface. ``master`` and ``parent`` are interface indexes.
-
-    ``kind`` is the kernel's ("bridge", "tun", "veth", ...; "" for hardware). ``parent`` is what a
-    vlan or macvlan is stacked on, or the other end of a veth in this namespace. ``port_state`` is
-    the STP state of a bridge port, None elsewhere. ``stp``, ``forward_delay`` and ``ageing`` (s)
-    mean something for bridges only.
-    """
-
-    index: int
-    name: str
-    mac: Mac
-    mtu: int
-    up: bool
-    running: bool
-    loopback: bool
-    kind: str
-    master: int | None
-    parent: int | None
-    port_state: str | None
-    stp: bool
-    forward_delay: float
-    ageing: float
-
-
-@dataclass(frozen=True, slots=True)
-class LinkChanged:
-    """The TAP, the bridge that it is in, and the bridge of the configured name, as they are now.
-
-    None for what does not exist. A TAP without a bridge although ``configured`` exists wants to
-    be attached.
-    """
-
-    tap: Link | None
-    bridge: Link | None
-    configured: Link | None
-
-
-@dataclass(frozen=True, slots=True)
-class AddressChanged:
-    """The addresses of this host that may be candidates."""
-
-    addresses: tuple[Ip, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class BridgeAddressChanged:
-    """The addresses of the bridge that the TAP is in, link-local ones included; or none."""
-
-    addresses: frozenset[tuple[Ip, Mac]]
-
-
-@dataclass(frozen=True, slots=True)
-class RouteChanged:
-    """The default routes: family (4, 6), gateway or "", interface name."""
-
-    default: frozenset[tuple[int, Ip, str]]
-
-
-@dataclass(frozen=True, slots=True)
-class EntriesGone:
-    """Entries of other ports of the TAP's bridge that disappeared."""
-
-    entries: tuple[GoneEntry, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class EntriesUnknown:
-    """Word from the kernel was lost. ``present`` are all entries of the bridge's other ports."""
-
-    present: frozenset[tuple[Mac, Vlan]]
-
-
-Event: TypeAlias = (
-    LinkChanged
-    | AddressChanged
-    | BridgeAddressChanged
-    | RouteChanged
-    | EntriesGone
-    | EntriesUnknown
-)
 
 
 class Netlink:
@@ -162,7 +97,7 @@ class Netlink:
             if error.code in (errno.ENODEV, errno.EINVAL, errno.ERANGE):  # or a name too long
                 return None
             raise _refusal(f"asking for interface {which}", error) from error
-        return _link(answers[0]) if answers else None
+        return link_of(answers[0]) if answers else None
 
     async def bridge_addresses(self, bridge: Link) -> frozenset[tuple[Ip, Mac]]:
         """All addresses of the bridge, link-local and tentative ones included, with its MAC."""
@@ -175,7 +110,9 @@ class Netlink:
         for entry in await self._dump("neigh", family=_AF_BRIDGE):
             mac, master = entry.get("lladdr"), entry.get("master")
             if master == bridge.index and mac and not entry["state"] & _NUD_PERMANENT:
-                entries[str(mac), int(entry.get("vlan") or 0)] = int(entry["ifindex"])
+                vlan = int(entry.get("vlan") or 0)
+                vlan = 0 if vlan == bridge.untagged else vlan
+                entries[str(mac), vlan] = int(entry["ifindex"])
         return entries
 
     async def default_routes(self) -> frozenset[tuple[int, Ip, str]]:
@@ -195,19 +132,27 @@ class Netlink:
             (number, via, link.name) for number, via, index in found if (link := names[index])
         )
 
-    async def host_addresses(self, tap: str, ignore: Collection[str] = ()) -> tuple[Ip, ...]:
+    async def host_addresses(
+        self, tap: str, ignore: Collection[str] = (), bridge: str | None = None
+    ) -> AddressChanged:
         """The addresses that a peer may be told, sorted: of interfaces that are up and running.
 
-        Left out: the TAP, the bridge that it is in unless a default route leaves there, what is
-        stacked on either, other tunnels, loopback, and interfaces whose name matches one of
-        ``ignore`` (shell patterns); addresses that are link-local, tentative, failed, deprecated,
-        or temporary beside a stable one of the same prefix.
+        Left out: the TAP, the bridge that it is in and the one named ``bridge``, where it may
+        soon be, unless a default route leaves there; what is stacked on these, other tunnels,
+        loopback, and interfaces whose name matches one of ``ignore`` (shell patterns); addresses
+        that are link-local, tentative, failed, deprecated, or temporary beside a stable one of
+        the same prefix.
         """
-        usable: list[_Address] = []
-        overlay = await self._overlay(tap)
+        usable: list[Address] = []
+        refused: set[str] = set()
+        overlay = await self._overlay(tap, bridge)
         links: dict[int, Link | None] = {}
         for address in await self._addresses():
-            if address.scope not in _SCOPES_BEYOND_LINK or address.unusable:
+            if not address.beyond_link:
+                continue
+            if address.index in overlay:
+                refused.add(address.network[1])
+            if address.unusable:
                 continue
             if address.index not in links:
                 links[address.index] = await self.link(address.index)
@@ -216,7 +161,8 @@ class Netlink:
                 usable.append(address)
         stable = {a.network for a in usable if not a.temporary}
         chosen = {a.ip for a in usable if not (a.temporary and a.network in stable)}
-        return tuple(sorted(chosen, key=lambda ip: (":" in ip, ipaddress.ip_address(ip).packed)))
+        addresses = sorted(chosen, key=lambda ip: (":" in ip, ipaddress.ip_address(ip).packed))
+        return AddressChanged(tuple(addresses), tuple(sorted(refused)))
 
     async def goes_through(self, address: Ip, tap: str) -> bool:
         """Whether packets to ``address`` would leave by the overlay: the TAP or its bridge.
@@ -234,18 +180,17 @@ class Netlink:
         """One line with its cure if this host's firewall drops bridged traffic, else None."""
         return await firewall.drops_bridged(bridge.name)
 
-    async def _overlay(self, tap: str) -> frozenset[int]:
-        """The interfaces behind which the overlay is: the TAP and its bridge, see above."""
+    async def _overlay(self, tap: str, configured: str | None = None) -> frozenset[int]:
+        """The interfaces behind which the overlay is or will be: the TAP and its bridges."""
         link = await self.link(tap)
-        if link is None:
-            return frozenset()
-        if link.master is None:
-            return frozenset({link.index})
-        bridge = await self.link(link.master)
-        outside = {name for _, _, name in await self.default_routes()}
-        if bridge is None or bridge.name in outside:
-            return frozenset({link.index})
-        return frozenset({link.index, bridge.index})
+        bridges = [
+            await self.link(each)
+            for each in (link.master if link is not None else None, configured)
+            if each is not None
+        ]
+        outside = {name for _, _, name in await self.default_routes()} if bridges else set()
+        inside = {b.index for b in bridges if b is not None and b.name not in outside}
+        return frozenset(inside | {link.index} if link is not None else inside)
 
     async def _leads_outside(
         self, link: Link, overlay: frozenset[int], ignore: Collection[str]
@@ -265,8 +210,8 @@ class Netlink:
             return await self._leads_outside(parent, overlay, ignore)
         return not (link.kind == "veth" and parent.master in overlay)
 
-    async def _addresses(self) -> list["_Address"]:
-        return [_address(message) for message in await self._dump("addr")]
+    async def _addresses(self) -> list[Address]:
+        return [address_of(message) for message in await self._dump("addr")]
 
     async def _dump(self, what: str, **filters: int) -> list[Any]:
         try:
@@ -410,7 +355,7 @@ class Netlink:
                 bridge_index, port = here.bridge.index, here.tap.index
                 mine = [g for g in gone if g.bridge == bridge_index and g.port != port]
                 if mine:
-                    yield EntriesGone(tuple(mine))
+                    yield EntriesGone(tuple(as_the_tap_sees(g, here.bridge) for g in mine))
             if not changed:
                 continue
             try:
@@ -438,7 +383,7 @@ class Netlink:
         events: list[Event] = [LinkChanged(link, home, configured)]
         there = await self.bridge_addresses(home) if home is not None else frozenset()
         events.append(BridgeAddressChanged(there))
-        events.append(AddressChanged(await self.host_addresses(tap, ignore)))
+        events.append(await self.host_addresses(tap, ignore, bridge))
         events.append(RouteChanged(await self.default_routes()))
         if lost and home is not None and link is not None:
             entries = await self.bridge_entries(home)
@@ -460,76 +405,6 @@ class Netlink:
             return tap
         await self.set_mtu(tap.name, wanted)
         return await self._tap(tap.name)
-
-
-@dataclass(frozen=True, slots=True)
-class _Address:
-    index: int
-    ip: Ip
-    length: int
-    scope: int
-    flags: int
-
-    @property
-    def interface(self) -> str:
-        return f"{self.ip}/{self.length}"
-
-    @property
-    def network(self) -> tuple[int, str]:
-        network = ipaddress.ip_interface(self.interface).network
-        return self.index, str(network)
-
-    @property
-    def temporary(self) -> bool:
-        return ":" in self.ip and bool(self.flags & _TEMPORARY)
-
-    @property
-    def unusable(self) -> bool:
-        bad = _DAD_FAILED | _DEPRECATED | _TENTATIVE
-        return bool(self.flags & bad) and not self.flags & _OPTIMISTIC
-
-
-def _address(message: Any) -> _Address:
-    # IFA_ADDRESS is the far end on point-to-point interfaces; IFA_LOCAL, where present, is ours.
-    text = message.get("local") or message.get("address")
-    flags = message.get(("flags",))
-    return _Address(
-        index=int(message["index"]),
-        ip=str(ipaddress.ip_address(text)),
-        length=int(message["prefixlen"]),
-        scope=int(message["scope"]),
-        flags=int(message["flags"] if flags is None else flags),
-    )
-
-
-def _link(message: Any) -> Link:
-    flags = int(message["flags"])
-    state = message.get(("linkinfo", "slave_data", "state"))
-    is_port = message.get(("linkinfo", "slave_kind")) == "bridge"
-    elsewhere = message.get("link_netnsid") is not None
-    parent = message.get("link")
-    kind = str(message.get(("linkinfo", "kind")) or "")
-
-    def bridge_value(name: str) -> int:
-        value = message.get(("linkinfo", "data", name)) if kind == "bridge" else 0
-        return int(value or 0)
-
-    return Link(
-        index=int(message["index"]),
-        name=str(message.get("ifname")),
-        mac=str(message.get("address") or ""),
-        mtu=int(message.get("mtu") or 0),
-        up=bool(flags & _IFF_UP),
-        running=bool(flags & _IFF_RUNNING),
-        loopback=bool(flags & _IFF_LOOPBACK),
-        kind=kind,
-        master=message.get("master") or None,
-        parent=None if elsewhere else parent or None,
-        port_state=_PORT_STATES[state] if is_port and state in range(5) else None,
-        stp=bool(bridge_value("br_stp_state")),
-        forward_delay=bridge_value("br_forward_delay") / 100,
-        ageing=bridge_value("br_ageing_time") / 100,
-    )
 
 
 def _refusal(doing: str, error: NetlinkError) -> SystemRefusal:

@@ -13,15 +13,14 @@ import struct
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 
 from controller.bpf import attach, deleted_bridge_entries_only
-from controller.model import Mac, Vlan
+from controller.links import GoneEntry
 
 _SOL_NETLINK, _ADD_MEMBERSHIP = 270, 1
 _GROUP_LINK, _GROUP_NEIGHBOUR = 1, 3
 _GROUPS = (_GROUP_LINK, _GROUP_NEIGHBOUR, 5, 7, 9, 11)  # and addresses, routes of both families
-_RTM_NEWLINK, _RTM_DELLINK, _RTM_DELNEIGH = 16, 17, 29
+_RTM_NEWLINK, _RTM_DELLINK, _RTM_NEWROUTE, _RTM_DELROUTE, _RTM_DELNEIGH = 16, 17, 24, 25, 29
 _AF_BRIDGE = 7
 _IFLA_MTU, _IFLA_MASTER = 4, 10
 _NDA_LLADDR, _NDA_CACHEINFO, _NDA_VLAN, _NDA_MASTER = 2, 3, 5, 9
@@ -36,21 +35,6 @@ RECEIVE_BUFFER = 1 << 20  # bytes
 READ_BUDGET = 64  # messages per wake-up
 MAX_GONE = 4096  # entries waiting to be fetched; more count as an overflow
 DEBOUNCE = 0.1  # s from a change to the question what it was
-
-
-@dataclass(frozen=True, slots=True)
-class GoneEntry:
-    """A bridge entry that disappeared.
-
-    ``silent_for``: s since a frame came from this MAC. Near the bridge's ageing time (300 s) the
-    entry aged out, and its owner may just be quiet; far below, its port went away or was moved.
-    """
-
-    mac: Mac
-    vlan: Vlan
-    port: int
-    bridge: int
-    silent_for: float
 
 
 class NetlinkEvents:
@@ -138,6 +122,8 @@ class NetlinkEvents:
             return
         if kind in (_RTM_NEWLINK, _RTM_DELLINK):
             self._note_port(kind, body)
+        if kind in (_RTM_NEWROUTE, _RTM_DELROUTE) and body[1]:  # rtm_dst_len: no default route
+            return
         self.mark()
 
     def _note_port(self, kind: int, body: bytes) -> None:

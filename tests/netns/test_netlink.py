@@ -435,22 +435,44 @@ def test_changes_of_the_default_route_are_told(namespace: Namespace) -> None:
 def test_candidates_are_what_leads_outside(namespace: Namespace) -> None:
     async def play(netlink: Netlink, tap: Tap) -> None:
         sh("ip tuntap add tun9 mode tun; ip link set tun9 up; ip addr add 10.8.0.1/24 dev tun9")
-        assert await netlink.host_addresses(TAP) == ("10.0.3.1", "192.0.2.10", "2001:db8::10")
+        assert (await netlink.host_addresses(TAP)).addresses == (
+            "10.0.3.1",
+            "192.0.2.10",
+            "2001:db8::10",
+        )
         await netlink.attach(TAP, "br0")
-        assert await netlink.host_addresses(TAP) == ("192.0.2.10", "2001:db8::10")
-        assert await netlink.host_addresses(TAP, ["up*"]) == ()
+        assert (await netlink.host_addresses(TAP)).addresses == ("192.0.2.10", "2001:db8::10")
+        assert (await netlink.host_addresses(TAP, ["up*"])).addresses == ()
         assert await netlink.goes_through("10.0.3.7", TAP)
         assert not await netlink.goes_through("192.0.2.1", TAP)
         assert not await netlink.goes_through("198.51.100.1", TAP)
         # When the way out is on the bridge, its address is the one that works.
         sh("ip route add default via 10.0.3.254")
-        assert await netlink.host_addresses(TAP) == ("10.0.3.1", "192.0.2.10", "2001:db8::10")
+        assert (await netlink.host_addresses(TAP)).addresses == (
+            "10.0.3.1",
+            "192.0.2.10",
+            "2001:db8::10",
+        )
         assert not await netlink.goes_through("10.0.3.7", TAP)
         sh("ip link set up0 down")
-        assert await netlink.host_addresses(TAP) == ("10.0.3.1",)
+        assert (await netlink.host_addresses(TAP)).addresses == ("10.0.3.1",)
 
     setup = f"{BRIDGE}; {PORT}; {UPLINK}; ip addr add 10.0.3.1/24 dev br0"
     scenario(namespace, f"{setup}; ip addr add 169.254.7.7/16 scope link dev up0", play)
+
+
+def test_the_configured_bridge_is_no_candidate_before_the_tap_is_in_it(
+    namespace: Namespace,
+) -> None:
+    async def play(netlink: Netlink, tap: Tap) -> None:
+        told = await netlink.host_addresses(TAP, (), "br0")
+        assert told == AddressChanged(("192.0.2.10", "2001:db8::10"), ("10.0.3.0/24",))
+        assert (await netlink.host_addresses(TAP, (), "br7")).refused == ()
+        sh("ip route add default via 10.0.3.254")
+        told = await netlink.host_addresses(TAP, (), "br0")
+        assert told == AddressChanged(("10.0.3.1", "192.0.2.10", "2001:db8::10"))
+
+    scenario(namespace, f"{BRIDGE}; {PORT}; {UPLINK}; ip addr add 10.0.3.1/24 dev br0", play)
 
 
 def test_tunnels_and_what_stands_on_the_bridge_are_no_candidates(namespace: Namespace) -> None:
@@ -461,7 +483,7 @@ def test_tunnels_and_what_stands_on_the_bridge_are_no_candidates(namespace: Name
             ip link add mv0 link br0 type macvlan
             ip link set mv0 up; ip addr add 10.21.0.1/24 dev mv0
             ip addr add 10.22.0.1/24 dev c0""")
-        assert await netlink.host_addresses(TAP) == ("192.0.2.10", "2001:db8::10")
+        assert (await netlink.host_addresses(TAP)).addresses == ("192.0.2.10", "2001:db8::10")
 
     scenario(namespace, f"{BRIDGE}; {PORT}; {UPLINK}", play)
 
@@ -470,7 +492,10 @@ def test_addresses_that_do_not_last_are_no_candidates(namespace: Namespace) -> N
     async def play(netlink: Netlink, tap: Tap) -> None:
         sh("""ip addr add 2001:db8::dead/64 dev up0 nodad preferred_lft 0
             ip addr add 2001:db8:1::1/64 dev up0""")
-        assert await netlink.host_addresses(TAP) == ("192.0.2.10", "2001:db8::10")  # tentative
+        assert (await netlink.host_addresses(TAP)).addresses == (
+            "192.0.2.10",
+            "2001:db8::10",
+        )  # tentative
         async with watching(netlink, TAP) as watcher:
             await until(lambda: "2001:db8:1::1" in watcher.all(AddressChanged)[-1].addresses)
 
