@@ -24,7 +24,7 @@ from controller.keys import NetworkKeys
 from controller.mesh import Mesh
 from controller.metrics import new_counters
 from controller.model import Captured, Ip, Mac, NodeId
-from controller.netlink import Netlink
+from controller.netlink import AddressChanged, Netlink
 from controller.policy import Policy, Static
 from controller.process import check_rights, hold
 from controller.proxy import Proxy
@@ -79,7 +79,7 @@ class App:
         )
         self.mesh: Mesh | None = None
         self.capture: Capture | None = None
-        self._addresses: tuple[Ip, ...] = ()
+        self._addresses = AddressChanged(())
         self._never: tuple[frozenset[Mac], frozenset[Ip]] = (frozenset(), frozenset())
         self._stun: list[api.HostPort] = [api.HostPort(s.host, s.port) for s in config.stun]
 
@@ -130,7 +130,9 @@ class App:
         await self.tunnel.open_tap(
             api.OpenTap(config.tap, self._tap_mac(), offloads.vnet_hdr, offloads.tso, offloads.uso)
         )
-        self._addresses = await self._netlink.host_addresses(config.tap, config.network_ignore_list)
+        self._addresses = await self._netlink.host_addresses(
+            config.tap, config.network_ignore_list, config.bridge
+        )
         self._push_addresses()
         self._never_forward(*self._never)
         self.proxy.push_pins()
@@ -214,15 +216,19 @@ class App:
             log.info("link to %s is up", self.mesh.name(link.peer))
             self.proxy.peer_up(link.peer, self.mesh.name(link.peer))
 
-    def _host_addresses(self, addresses: tuple[Ip, ...]) -> None:
-        if addresses != self._addresses:
-            log.info("this host's addresses are now %s", ", ".join(addresses) or "none")
-            self._addresses = addresses
+    def _host_addresses(self, now: AddressChanged) -> None:
+        before, self._addresses = self._addresses, now
+        if now != before:
             self._push_addresses()
+        if now.addresses != before.addresses:
+            log.info("this host's addresses are now %s", ", ".join(now.addresses) or "none")
             self._routes_changed()
 
     def _push_addresses(self) -> None:
-        self.tunnel.notify("set_addresses", api.Addresses(list(self._addresses)))
+        addresses = self._addresses
+        self.tunnel.notify(
+            "set_addresses", api.Addresses(list(addresses.addresses), list(addresses.refused))
+        )
 
     def _routes_changed(self) -> None:
         if self.mesh is not None:

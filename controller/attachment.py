@@ -32,7 +32,7 @@ class Attachment:
         config: Config,
         netlink: Netlink,
         *,
-        host_addresses: Callable[[tuple[Ip, ...]], None],
+        host_addresses: Callable[[AddressChanged], None],
         bridge_addresses: Callable[[frozenset[tuple[Ip, Mac]]], None],
         routes_changed: Callable[[], None],
         ports_gone: Callable[[Collection[tuple[Mac, Vlan]]], None],
@@ -70,7 +70,7 @@ class Attachment:
             if isinstance(event, LinkChanged):
                 await self._links_changed(event)
             elif isinstance(event, AddressChanged):
-                self._host_addresses(event.addresses)
+                self._host_addresses(event)
             elif isinstance(event, BridgeAddressChanged):
                 self._bridge_addresses(event.addresses)
             elif isinstance(event, RouteChanged):
