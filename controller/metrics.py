@@ -13,7 +13,7 @@ REQUIRED = (  # there from the start, so that nobody has to ask whether zero mea
     "arp_replies_relayed",
     "arp_requests_injected",
 )
-GROUPS = ("frames_dropped",)  # by reason
+GROUPS = ("frames_dropped", "rpc_received", "rpc_sent")  # by reason, by kind of message
 
 
 def new_counters() -> Counter[str]:

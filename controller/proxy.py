@@ -71,6 +71,7 @@ class Proxy:
         except RpcError as error:
             self._counters[f"rpc_dropped.{error.reason}"] += 1
             return
+        self._counters[f"rpc_received.{rpc.name(message)}"] += 1
         self._do(self.switch.received(event.peer, message, self._loop.time()))
 
     def peer_up(self, peer: NodeId, name: str) -> None:
@@ -107,6 +108,7 @@ class Proxy:
                 self._tunnel.notify("inject", api.Frame(build(action.packet)))
             elif isinstance(action, Send):
                 payload = rpc.encode(action.message)
+                self._counters[f"rpc_sent.{rpc.name(action.message)}"] += 1
                 self._tunnel.notify("icc", api.Icc(action.peer, self._channel, payload))
             elif isinstance(action, Pin):
                 self._pins[action.mac, action.vlan] = action.at

@@ -242,6 +242,11 @@ def decode(data: bytes) -> Message:
     return message
 
 
+def name(message: Message) -> str:
+    """What a message is called on the link, and in the counters."""
+    return str(message.__struct_config__.tag)
+
+
 def encode(message: Message) -> bytes:
     """Return ``message`` as at most MAX_RPC bytes of JSON."""
     return encode_json(message)
