@@ -27,7 +27,7 @@ from hashlib import blake2b
 from typing import NamedTuple, TypeAlias
 
 from controller.model import Ip, Mac, NodeId, Vlan
-from controller.rpc import BUCKETS
+from controller.rpc import BUCKETS, MAX_SEQUENCE
 
 Key: TypeAlias = tuple[Vlan, Ip]
 
@@ -54,9 +54,8 @@ RECHECK_S = 10.0
 
 
 class Origin(Enum):
-    LEARNED = "learned"
-    BRIDGE = "bridge"
-    STATIC = "static"
+    LEARNED = "learned"  # heard on the wire, here or elsewhere; ages
+    BRIDGE = "bridge"  # an address of this host's bridge itself; stays until it is taken off
 
 
 class Binding:
@@ -126,6 +125,10 @@ class Binding:
 def _checksum(key: Key, mac: Mac, sequence: int, router: bool) -> int:
     text = f"{key[0]} {key[1]} {mac} {sequence} {router:d}"
     return int.from_bytes(blake2b(text.encode(), digest_size=8).digest())
+
+
+def _above(sequence: int) -> int:
+    return min(sequence + 1, MAX_SEQUENCE)
 
 
 class Outcome(Enum):
@@ -219,30 +222,33 @@ class Table:
         *,
         router: bool | None = None,
         origin: Origin = Origin.LEARNED,
-        above: int = -1,
     ) -> Change:
         """Record that ``key`` was seen at ``mac`` on this node, now.
 
         Whatever the table held gives way; whether it may is the caller's to find out. The
-        sequence number goes above the one held and above ``above``. ``router`` None: as before.
+        sequence number goes above the one held. ``router`` None: as before.
         """
         old = self._bindings.get(key)
-        ours = old is not None and old.alive and old.node == self.node
         if router is None:
             router = old.router if old is not None and old.mac == mac else False
-        sequence = 0 if old is None else old.sequence + 1
-        if ours and old is not None and old.mac == mac and old.router == router:
+        if (
+            old is not None
+            and (old.alive, old.node, old.mac) == (True, self.node, mac)
+            and (old.router, old.origin) == (router, origin)
+        ):
             old.confirmed = now
-            if old.origin is origin and old.sequence > above:
-                return Change(Outcome.SAME, old, old)
-            sequence = old.sequence
-        new = Binding(
-            key, mac, self.node, max(sequence, above + 1), now, router=router, origin=origin
+            return Change(Outcome.SAME, old, old)
+        sequence = _above(old.sequence) if old is not None else 0
+        return self._own(
+            old, Binding(key, mac, self.node, sequence, now, router=router, origin=origin)
         )
-        change = self._replace(old, new)
-        if change.outcome in CHANGES and origin is Origin.LEARNED:
-            self._age(self._next_check(new), new)
-        return change
+
+    def rise(self, key: Key, sequence: int, now: float) -> Change:
+        """Raise a live binding of this node to ``sequence``; its age stays as it is."""
+        old = self._bindings[key]
+        new = Binding(key, old.mac, self.node, sequence, now, router=old.router, origin=old.origin)
+        new.confirmed, new.changed = old.confirmed, old.changed
+        return self._own(old, new)
 
     def offer(self, new: Binding) -> Change:
         """Take what another node says about its own binding, if it comes first."""
@@ -257,12 +263,12 @@ class Table:
             return Change(Outcome.SAME if same else Outcome.STALE, old, old)
         return self._replace(old, new)
 
-    def withdraw(self, key: Key, now: float, above: int = -1) -> Change:
-        """Record that a binding of this node is gone, at a sequence number above ``above``."""
+    def withdraw(self, key: Key, now: float) -> Change:
+        """Record that a binding of this node is gone."""
         old = self._bindings.get(key)
         if old is None or not old.alive or old.node != self.node:
             return Change(Outcome.SAME, old, old)
-        sequence = max(old.sequence, above) + 1
+        sequence = _above(old.sequence)
         return self._replace(old, Binding(key, old.mac, self.node, sequence, now, alive=False))
 
     def forget(self, key: Key) -> Binding | None:
@@ -271,6 +277,12 @@ class Table:
         if binding is not None:
             self._unindex(binding)
         return binding
+
+    def _own(self, old: Binding | None, new: Binding) -> Change:
+        change = self._replace(old, new)
+        if change.outcome in CHANGES and new.origin is Origin.LEARNED:
+            self._age(self._next_check(new), new)
+        return change
 
     def _replace(self, old: Binding | None, new: Binding) -> Change:
         if new.alive and not self._room(old, new):

@@ -8,7 +8,7 @@ from collections import Counter, OrderedDict
 from controller import rpc
 from controller.bindings import Binding, Key, Table
 from controller.frames import link_local
-from controller.model import Action, Ip, Mac, NodeId, Report, Send
+from controller.model import Action, Buildable, Inject, Ip, Mac, NodeId, Report, Send
 from controller.timers import Timers
 
 MAX_REPORTED = 1024
@@ -34,6 +34,16 @@ class Core:
 
     def emit(self, action: Action) -> None:
         self._actions.append(action)
+
+    def inject(self, packet: Buildable) -> bool:
+        """Put ``packet``, in the name of a container elsewhere, on the bridge here; return False
+        if its source is alive here, too: the bridge would learn the MAC at the wrong port."""
+        owners = self.table.of_mac(packet.vlan, packet.eth_src)
+        if any(owner.node == self.node for owner in owners):
+            self.counters["injections_refused.local_source"] += 1
+            return False
+        self.emit(Inject(packet))
+        return True
 
     def send(self, peer: NodeId | None, message: rpc.Message) -> None:
         """Send to ``peer``, or to all; to nobody when there is nobody."""

@@ -9,7 +9,7 @@ Everything else is refused, visibly.
 from controller.bindings import Binding, Key
 from controller.core import Core
 from controller.gateway import Gateways
-from controller.model import Echo, HostPacket, Inject, Ip, Mac, Prohibited
+from controller.model import Echo, HostPacket, Ip, Mac, Prohibited
 from controller.probing import Prober
 from controller.timers import Bucket
 
@@ -57,7 +57,7 @@ class Echoes:
                 eth_src=echo.eth_dst,
                 eth_dst=echo.eth_src,
             )
-            self._core.emit(Inject(reply))
+            self._core.inject(reply)
 
         self._waiting += 1
         if not self._prober.inquire(target, None, now, done):
@@ -77,16 +77,14 @@ class Echoes:
             now,
         )
         if self._refusals.take(now):
-            self._core.emit(
-                Inject(
-                    Prohibited(
-                        src_ip=packet.dst_ip,
-                        dst_ip=packet.src_ip,
-                        quoted=packet.packet,
-                        vlan=packet.vlan,
-                        eth_src=packet.eth_dst,
-                        eth_dst=packet.eth_src,
-                    )
+            self._core.inject(
+                Prohibited(
+                    src_ip=packet.dst_ip,
+                    dst_ip=packet.src_ip,
+                    quoted=packet.packet,
+                    vlan=packet.vlan,
+                    eth_src=packet.eth_dst,
+                    eth_dst=packet.eth_src,
                 )
             )
 

@@ -36,6 +36,10 @@ class Gateways:
     def own_macs(self) -> frozenset[Mac]:
         return frozenset(mac for _, mac in self.own)
 
+    @property
+    def own_ips(self) -> frozenset[Ip]:
+        return frozenset(ip for ip, _ in self.own)
+
     def message(self) -> rpc.Gateways:
         addresses = sorted(self.own)[: rpc.MAX_ADDRESSES]
         return rpc.Gateways([rpc.Address(ip, mac) for ip, mac in addresses])

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network, ip_address
 
-from controller.bindings import Binding, Key, Origin
+from controller.bindings import Key
 from controller.model import Ip, Mac, NodeId, Vlan
 
 Network = IPv4Network | IPv6Network
@@ -64,17 +64,8 @@ class Policy:
     def _node(self, name: str) -> NodeId | None:
         return name if is_id(name) else self.names.get(name)
 
-    def static_binding(self, key: Key) -> Binding | None:
-        """Return the static binding of ``key``, once it is known which node it names."""
-        static = self._static.get(key)
-        node = self._node(static.node) if static else None
-        if static is None or node is None:
-            return None
-        return Binding(key, static.mac, node, 0, 0.0, origin=Origin.STATIC)
-
-    def static_of(self, node: NodeId) -> list[Static]:
-        """Return the static bindings at ``node``."""
-        return [s for s in self.static if self._node(s.node) == node]
+    def is_static(self, key: Key) -> bool:
+        return key in self._static
 
     def refusal(self, node: NodeId, key: Key, mac: Mac) -> str:
         """Return why ``node`` may not have ``key`` at ``mac`` (a counter's name), or nothing."""

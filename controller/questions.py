@@ -14,7 +14,7 @@ from controller.bindings import Binding, Key
 from controller.core import Core
 from controller.core import entry as entry_of
 from controller.frames import answer
-from controller.model import Inject, Ip, Mac, NodeId
+from controller.model import Ip, Mac, NodeId
 from controller.responder import Question
 from controller.timers import Bucket, Buckets
 
@@ -174,9 +174,10 @@ class Questions:
         if binding.node == self._core.node:
             return
         for mac, asker in waiting.askers.items():
-            if mac != binding.mac and asker.asked + ASKER_S > now:
+            if mac == binding.mac or asker.asked + ASKER_S <= now:
+                continue
+            if self._core.inject(answer(binding, mac, asker.ip)):
                 self._core.counters["arp_replies_injected"] += 1
-                self._core.emit(Inject(answer(binding, mac, asker.ip)))
 
     # --- asked elsewhere
 

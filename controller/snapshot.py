@@ -7,10 +7,12 @@ from controller.core import Core
 from controller.duplicates import Duplicates
 from controller.gateway import Gateways
 from controller.model import NodeId
+from controller.policy import Policy
 
 
 def take(
     core: Core,
+    policy: Policy,
     gateways: Gateways,
     duplicates: Duplicates,
     refusals: dict[tuple[NodeId, str], tuple[int, float]],
@@ -34,7 +36,9 @@ def take(
             return "frozen"
         if not core.reachable(binding):
             return "unreachable"
-        return {Origin.STATIC: "static", Origin.BRIDGE: "host"}.get(binding.origin, "alive")
+        if policy.is_static(binding.key):
+            return "static"
+        return "host" if binding.origin is Origin.BRIDGE else "alive"
 
     def age(binding: Binding) -> float:
         # A remote owner's node vouches for it all the time while it is connected.

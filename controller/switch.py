@@ -20,13 +20,13 @@ from controller.duplicates import Duplicates
 from controller.echoes import Echoes
 from controller.frames import answer, question
 from controller.gateway import LINGER_S, Gateways
+from controller.hearsay import Hearsay
 from controller.model import (
     Action,
     Arp,
     Captured,
     Echo,
     HostPacket,
-    Inject,
     Ip,
     Mac,
     NeighbourAdvertisement,
@@ -85,6 +85,7 @@ class Switch:
             duplicates=self._duplicates,
             sync=self._sync,
         )
+        self._hearsay = Hearsay(core, self._ownership, self._prober, self._sync)
         self._echoes = Echoes(core, self._gateways, self._prober)
         self._rpcs: Buckets[NodeId] = Buckets(RPC_RATE, RPC_BURST, 4096)
         self._started = False
@@ -151,7 +152,7 @@ class Switch:
 
     def _asked(self, asked: Question, unicast: bool, now: float) -> None:
         key = asked.key
-        binding = self._table.live(key) or self.policy.static_binding(key)
+        binding = self._table.live(key)
         verdict, reason = decide(
             asked,
             binding,
@@ -166,8 +167,10 @@ class Switch:
         ):
             self.counters["arp_suppressed.foreign_gateway"] += 1
         elif verdict is Verdict.ANSWER and binding is not None:
-            self.counters["arp_answered_locally"] += 1
-            self._core.emit(Inject(answer(binding, asked.asker_mac, asked.asker_ip)))
+            if self._core.inject(answer(binding, asked.asker_mac, asked.asker_ip)):
+                self.counters["arp_answered_locally"] += 1
+            else:
+                self._ownership.follow(binding, now)
         elif verdict is Verdict.RELAY:
             self._relay(asked, now)
         elif verdict is Verdict.FORWARD and binding is not None:
@@ -217,7 +220,7 @@ class Switch:
         """A container here must leave ``key``: a container elsewhere claimed it first."""
         self.counters["claims_defended"] += 1
         rival = Binding(key, claimer, node, 0, now)
-        self._core.emit(Inject(answer(rival, prober, None)))
+        self._core.inject(answer(rival, prober, None))
 
     # --- messages
 
@@ -238,17 +241,17 @@ class Switch:
             case rpc.ArpRequest():
                 self._requested(peer, message, now)
             case rpc.ArpReply(owner=owner):
-                self._ownership.claimed(peer, owner, now)
+                self._hearsay.claimed(peer, owner, now)
                 self._answered(owner, peer, now)
             case rpc.Announce(entries=entries):
                 for said in entries:
-                    self._ownership.claimed(peer, said, now)
+                    self._hearsay.claimed(peer, said, now)
             case rpc.Withdraw(entries=departures):
                 for gone in departures:
-                    self._ownership.withdrawn(peer, gone, now)
+                    self._hearsay.withdrawn(peer, gone, now)
             case rpc.Stale(entries=departures):
                 for gone in departures:
-                    self._ownership.stale(peer, gone, now)
+                    self._hearsay.stale(peer, gone, now)
             case rpc.Digest():
                 self._sync.digest(peer, message, now)
             case rpc.Compare():
@@ -257,9 +260,9 @@ class Switch:
                 self._sync.differ(peer, message, now)
             case rpc.Fetch(entries=entries):
                 for held in entries:
-                    self._ownership.fetched(peer, held, now)
+                    self._hearsay.fetched(peer, held, now)
             case rpc.Probe():
-                self._ownership.probe(peer, message, now)
+                self._hearsay.probe(peer, message, now)
             case rpc.Probed():
                 self._prober.probed(peer, message, now)
             case rpc.Claim(ip=ip, mac=mac, vlan=vlan):
@@ -282,7 +285,7 @@ class Switch:
         key = (request.vlan, request.target)
         fresh = self._questions.accept(peer, request, now)
         if request.asker is not None:
-            self._ownership.claimed(peer, request.asker, now)
+            self._hearsay.claimed(peer, request.asker, now)
         if key[1] in self._gateways.ips:
             self.counters["arp_suppressed.gateway"] += 1
             return
@@ -301,21 +304,21 @@ class Switch:
         if not self._questions.may_inject(key, now):
             return
         self.counters["arp_requests_injected"] += 1
-        if request.prober is not None and self._speaks_for(peer, request.vlan, request.prober):
-            self._core.emit(Inject(question(key, request.prober, None)))
+        if request.prober is not None and self._speaks_for(request.vlan, request.prober):
+            self._core.inject(question(key, request.prober, None))
         elif (
             request.asker is not None
             and (asker := self._table.live(rpc.key(request.asker))) is not None
             and (asker.mac, asker.node) == (request.asker.mac, peer)
-            and self._speaks_for(peer, request.vlan, asker.mac)
+            and self._speaks_for(request.vlan, asker.mac)
         ):
-            self._core.emit(Inject(question(key, asker.mac, asker.ip)))
+            self._core.inject(question(key, asker.mac, asker.ip))
         else:
             self._ask_bridge(key, now)
 
-    def _speaks_for(self, peer: NodeId, vlan: Vlan, mac: Mac) -> bool:
-        """Return whether a frame from ``mac`` may be injected on behalf of ``peer``: not if the
-        MAC is alive here (the bridge would learn it wrong), nor if it is a shared gateway's."""
+    def _speaks_for(self, vlan: Vlan, mac: Mac) -> bool:
+        """Return whether a question may be asked here in the name of ``mac``: not if it is alive
+        here (the bridge would learn it wrong), nor if it is a shared gateway's."""
         owners = {b.node for b in self._table.of_mac(vlan, mac)}
         return self.node not in owners and mac not in self._gateways.macs
 
@@ -360,7 +363,7 @@ class Switch:
         )
         if isinstance(asked, NeighbourSolicitation):
             self.counters["arp_requests_injected"] += 1
-            self._core.emit(Inject(replace(asked, eth_dst=owner.mac)))
+            self._core.inject(replace(asked, eth_dst=owner.mac))
 
     # --- links
 
@@ -467,4 +470,4 @@ class Switch:
     def snapshot(self, now: float) -> dict[str, Any]:
         """Return what is known, as plain containers; ``at`` is ``local`` or a node id."""
         refusals = self._ownership.refusals
-        return take(self._core, self._gateways, self._duplicates, refusals, now)
+        return take(self._core, self.policy, self._gateways, self._duplicates, refusals, now)
