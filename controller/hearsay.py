@@ -90,7 +90,7 @@ class Hearsay:
         if sequence > min(binding.sequence + MAX_LEAP, rpc.MAX_SEQUENCE - 1):
             self._core.counters["sequence_refused"] += 1
         elif not self._rises.take(peer, now):
-            self._core.counters["rpc.rate_limited"] += 1
+            self._core.counters["rpc_dropped.rate"] += 1
         else:
             self._ownership.changed(self._table.rise(key, sequence + 1, now), now)
 
@@ -120,7 +120,7 @@ class Hearsay:
             self._core.send(peer, nobody)
             return
         if not self._probes.take(peer, now):
-            self._core.counters["rpc.rate_limited"] += 1
+            self._core.counters["rpc_dropped.rate"] += 1
             return
         # Should the container answer, it is learned above this.
         self._table.offer(Binding(key, held.mac, self._core.node, held.sequence, now, alive=False))
@@ -138,7 +138,7 @@ class Hearsay:
         if (peer, message.id) in self._asking:
             return
         if not self._probes.take(peer, now):
-            self._core.counters["rpc.rate_limited"] += 1
+            self._core.counters["rpc_dropped.rate"] += 1
             return
         key = (message.vlan, message.ip)
         held = self._table.live(key)

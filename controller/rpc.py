@@ -231,14 +231,14 @@ def decode(data: bytes) -> Message:
     """Return the message in ``data``, every address in it canonical and of a kind that a
     container can have; raise RpcError for anything else."""
     if len(data) > MAX_RPC:
-        raise RpcError("rpc.oversized")
+        raise RpcError("oversized")
     try:
         message: Message = decode_json(data, Message)  # type: ignore[arg-type]
     except DecodeError:
-        raise RpcError("rpc.malformed") from None
+        raise RpcError("malformed") from None
     for ip, mac in _addresses(message):
         if not _canonical(ip) or not usable_ip(ip) or (mac is not None and not usable_mac(mac)):
-            raise RpcError("rpc.bad_address")
+            raise RpcError("bad_address")
     return message
 
 

@@ -227,11 +227,11 @@ class Switch:
     def received(self, peer: NodeId, message: rpc.Message, now: float) -> list[Action]:
         """A message of a peer that is authenticated by its link."""
         if peer in self.policy.refused:
-            self.counters["rpc.refused_peer"] += 1
+            self.counters["rpc_dropped.refused_peer"] += 1
         elif peer not in self._core.peers:
-            self.counters["rpc.not_connected"] += 1
+            self.counters["rpc_dropped.not_connected"] += 1
         elif not self._rpcs.take(peer, now):
-            self.counters["rpc.rate_limited"] += 1
+            self.counters["rpc_dropped.rate"] += 1
         else:
             self._received(peer, message, now)
         return self._finish(now)

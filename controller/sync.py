@@ -154,7 +154,7 @@ class Sync:
     def compare(self, peer: NodeId, message: rpc.Compare, now: float) -> None:
         """A peer holds something else of ours: say anew what is in the buckets that differ."""
         if not self._compares.take(peer, now):
-            self._core.counters["rpc.rate_limited"] += 1
+            self._core.counters["rpc_dropped.rate"] += 1
             return
         table = self._core.table
         empty = "0" * (8 * rpc.BUCKETS)
@@ -173,7 +173,7 @@ class Sync:
     def differ(self, peer: NodeId, message: rpc.Differ, now: float) -> None:
         """A peer names the buckets that differ: show what is held of it there."""
         if not self._differs.take(peer, now):
-            self._core.counters["rpc.rate_limited"] += 1
+            self._core.counters["rpc_dropped.rate"] += 1
             return
         held = [entry(b) for b in self._core.table.in_buckets(peer, message.buckets)]
         for start in range(0, len(held), rpc.MAX_ENTRIES):
