@@ -53,7 +53,7 @@ def program(pid: int) -> str:
     """The name of the program that a process runs; a script's own, not its interpreter's."""
     words = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
     if Path(words[0]).name.startswith("python") and len(words) > 1:
-        return words[2] if words[1] == "-m" else Path(words[1]).name
+        return words[2].partition(".")[0] if words[1] == "-m" else Path(words[1]).name
     return Path(words[0]).name
 
 
