@@ -341,9 +341,10 @@ class Capture:
         self._loop = asyncio.get_running_loop()
         self._relief: dict[bytes | None, int] = {}  # refused since it began
         self._regulars: set[bytes] = set()
+        self._strangers = 0  # refused in this wake-up
         self._police = {
-            ETH_ARP: Police(rate=50, burst=200, total=1000, total_burst=1000),
-            ETH_IP6: Police(rate=50, burst=200, total=1000, total_burst=1000),
+            ETH_ARP: Police(rate=100, burst=500, total=1000, total_burst=1000),
+            ETH_IP6: Police(rate=100, burst=500, total=1000, total_burst=1000),
         }
         self._gateway_police = {ETH_IP4: Police(rate=50, burst=100, total=100, total_burst=200)}
         self._gateway: socket.socket | None = None
@@ -402,7 +403,7 @@ class Capture:
 
     def _readable(self, sock: socket.socket, police: dict[int, Police]) -> None:
         """One wake-up: at most READ_BUDGET frames looked at, DISSECT_BUDGET of them dissected."""
-        dissected = 0
+        dissected = self._strangers = 0
         for _ in range(READ_BUDGET):
             try:
                 frame, ancillary, _, address = sock.recvmsg(SNAPLEN, 64)
@@ -427,8 +428,8 @@ class Capture:
             # Level-triggered, and nothing worth having: leave the rest to the kernel's queue.
             self._loop.remove_reader(sock.fileno())
             self._loop.call_later(PAUSE, self._listen, sock, police)
-            if police is self._police and frame[6:12] not in self._relief:
-                self._relieve(None)
+        if self._strangers > READ_BUDGET // 2:
+            self._relieve(None)
 
     def _admit(self, frame: bytes, police: dict[int, Police]) -> bool:
         kind = int.from_bytes(frame[16:18] if frame[12:14] == b"\x81\x00" else frame[12:14], "big")
@@ -443,6 +444,7 @@ class Capture:
             sender = source if source in self._relief else None
             if sender in self._relief:
                 self._relief[sender] += 1
+            self._strangers += not chosen.knows(source)
         return False
 
     def _dissect(self, frame: bytes, vlan: int | None) -> None:

@@ -12,29 +12,34 @@ from heapq import nsmallest
 MAX_KNOWN = 4096  # senders heard at least twice; the longest silent leaves first
 MAX_NEWCOMERS = 1024  # senders heard once
 
-LOUD_AFTER = 64  # frames refused in a row: worth a rule in the kernel
+# Refusals within LOUD_WINDOW s that are worth a rule in the kernel. A router that has to ask for a
+# thousand neighbours at once stays below.
+LOUD_AFTER = 1000
+LOUD_WINDOW = 1.0
 
 
 class Bucket:
-    """A token bucket. ``refused`` counts the refusals since the last admission."""
+    """A token bucket, born full. ``refused`` counts the refusals of the last LOUD_WINDOW or so."""
 
-    __slots__ = ("refused", "since", "stamp", "tokens")
+    __slots__ = ("refused", "since", "stamp", "tokens", "window")
 
     def __init__(self, burst: float, now: float) -> None:
         self.tokens = burst
         self.stamp = now
         self.since = now
+        self.window = now
         self.refused = 0
 
     def take(self, rate: float, burst: float, now: float) -> bool:
-        tokens = min(burst, self.tokens + (now - self.stamp) * rate)
+        if now - self.window > LOUD_WINDOW:
+            self.window = now
+            self.refused = 0
+        self.tokens = min(burst, self.tokens + (now - self.stamp) * rate)
         self.stamp = now
-        if tokens < 1.0:
-            self.tokens = tokens
+        if self.tokens < 1.0:
             self.refused += 1
             return False
-        self.tokens = tokens - 1.0
-        self.refused = 0
+        self.tokens -= 1.0
         return True
 
 
@@ -78,8 +83,12 @@ class Police:
                 self._known.popitem(last=False)
         return bucket.take(self.rate, self.burst, now)
 
+    def knows(self, source: bytes) -> bool:
+        """Whether ``source`` was heard at least twice."""
+        return source in self._known
+
     def loud(self, source: bytes) -> bool:
-        """Whether ``source`` goes on and on although it is refused."""
+        """Whether ``source`` goes on and on although it is refused: ask after a refusal."""
         bucket = self._known.get(source)
         return bucket is not None and bucket.refused >= LOUD_AFTER
 

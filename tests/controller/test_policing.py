@@ -37,7 +37,7 @@ def test_a_loud_sender_is_heard_again_when_it_calms_down() -> None:
     for _ in range(200 + LOUD_AFTER + 2):
         subject.admit(mac(1), 100.0)
     assert subject.loud(mac(1))
-    assert subject.admit(mac(1), 101.0)
+    assert subject.admit(mac(1), 101.1)
     assert not subject.loud(mac(1))
 
 
@@ -60,7 +60,7 @@ def test_the_regulars_are_those_known_for_longest_without_the_loud_ones() -> Non
     for number in range(10):
         for _ in range(2):
             subject.admit(mac(number), 100.0 + number)
-    for _ in range(400):
+    for _ in range(200 + LOUD_AFTER + 1):
         subject.admit(mac(0), 120.0)
     assert subject.regulars(3) == [mac(1), mac(2), mac(3)]
 
@@ -74,3 +74,9 @@ def test_the_tables_are_bounded() -> None:
         subject.admit(mac(1 << 40 | number), 100.0)
     assert len(subject._known) == MAX_KNOWN
     assert len(subject._newcomers) == MAX_NEWCOMERS
+
+
+def test_a_router_that_asks_for_a_thousand_neighbours_is_not_loud() -> None:
+    subject = Police(rate=100, burst=500, total=1000, total_burst=1000)
+    assert sum(subject.admit(mac(1), 100.0 + i / 100_000) for i in range(1000)) >= 500
+    assert not subject.loud(mac(1))
