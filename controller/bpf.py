@@ -30,8 +30,10 @@ _ACCEPT: Block = [(_RET, 0, 0, 2048)]  # at most capture.SNAPLEN bytes
 _ACCEPT_ALL: Block = [(_RET, 0, 0, 0xFFFFFFFF)]
 _DROP: Block = [(_RET, 0, 0, 0)]
 
-_ARP, _IP6, _VLAN = 0x0806, 0x86DD, 0x8100
-_ICMP6, _FRAGMENT, _HOP_BY_HOP = 58, 44, 0
+_KIND: Instruction = (_TXA, 0, 0, 0)
+
+_ARP, _IP4, _IP6, _VLAN = 0x0806, 0x0800, 0x86DD, 0x8100
+_ICMP, _ICMP6, _FRAGMENT, _HOP_BY_HOP = 1, 58, 44, 0
 
 
 def _load(code: int, offset: int) -> Instruction:
@@ -87,10 +89,31 @@ _OUTGOING_ONLY: Block = [
 ]
 
 
-def resolution(loud: Collection[bytes], regulars: Collection[bytes] | None = None) -> bytes:
-    """ARP and ND, untagged or with one tag in the frame; of ``loud`` MACs one frame of 64.
+def _echo_request(ip: int, verdict: Block) -> Block:
+    """Run the block for an unfragmented ICMP echo request in the IPv4 packet at ``ip``."""
+    size = len(verdict)
+    whole = [_load(_LD_H, ip + 6), (_JSET, size, 0, 0x3FFF), *verdict]
+    request = _when(_load(_LD_B, ip + 9), _ICMP, _when(_load(_LD_B, ip + 20), 8, whole))
+    return _when(_load(_LD_B, ip), 0x45, request)
 
-    With ``regulars``, one of 64 of everybody but these.
+
+def _echo_requests(verdict: Block) -> Block:
+    """The same wherever an IPv4 packet may be."""
+    at18 = _when(_load(_LD_H, 16), _IP4, _echo_request(18, verdict))
+    return [
+        *_when(_load(_LD_H, 12), _IP4, _echo_request(14, verdict)),
+        *_when(_load(_LD_H, 12), _VLAN, at18),
+    ]
+
+
+def resolution(
+    loud: Collection[bytes],
+    regulars: Collection[bytes] | None = None,
+    gateways: Collection[bytes] = (),
+) -> bytes:
+    """ARP and ND, untagged or with one tag in the frame, and echo requests from ``gateways``.
+
+    Of ``loud`` MACs one frame of 64; with ``regulars``, one of 64 of everybody but these.
     """
     sample = [_load(_LD_W, _AD_RANDOM), (_JSET, 0, len(_DROP), 63), *_DROP]
     hush = [step for source in loud for step in _from(source, [*sample, *_ACCEPT])]
@@ -98,13 +121,12 @@ def resolution(loud: Collection[bytes], regulars: Collection[bytes] | None = Non
     return _assemble(
         [
             *_OUTGOING_ONLY,
-            # X tells whether it is one of them: a verdict of a few hundred steps is too long to
-            # be jumped over.
+            # X tells what it is: a verdict of a few hundred steps is too long to be jumped over.
             (_LDX_IMMEDIATE, 0, 0, 0),
+            *_echo_requests([(_LDX_IMMEDIATE, 0, 0, 2)]),
             *_neighbours([(_LDX_IMMEDIATE, 0, 0, 1)]),
-            (_TXA, 0, 0, 0),
-            (_JEQ, len(_DROP), 0, 1),
-            *_DROP,
+            *_when(_KIND, 0, _DROP),
+            *_when(_KIND, 2, [*(s for g in gateways for s in _from(g, _ACCEPT)), *_DROP]),
             *hush,
             *(favour + sample if regulars is not None else []),
             *_ACCEPT,
@@ -116,7 +138,8 @@ def frames_from(sources: Collection[bytes]) -> bytes:
     """Unicast frames from one of the MACs, except what ``resolution`` accepts."""
     unicast_only: Block = [_load(_LD_B, 0), (_JSET, 0, len(_DROP), 1), *_DROP]
     chosen = [step for source in sources for step in _from(source, _ACCEPT)]
-    return _assemble([*_OUTGOING_ONLY, *unicast_only, *_neighbours(_DROP), *chosen, *_DROP])
+    others = [*_neighbours(_DROP), *_echo_requests(_DROP)]
+    return _assemble([*_OUTGOING_ONLY, *unicast_only, *others, *chosen, *_DROP])
 
 
 def deleted_bridge_entries_only() -> bytes:

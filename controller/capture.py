@@ -312,7 +312,7 @@ RELIEF = 1.0  # s for which the kernel drops most frames of a loud sender, or of
 STILL_LOUD = 16  # refusals in a sample of 1 in 64: about 1000 frames/s, and it goes on
 MAX_MUTED = 16
 MAX_REGULARS = 128  # of each kind, whose frames get through a storm of strangers
-MAX_GATEWAYS = 64
+MAX_GATEWAYS = 32
 
 
 class Capture:
@@ -345,8 +345,10 @@ class Capture:
         self._police = {
             ETH_ARP: Police(rate=100, burst=500, total=1000, total_burst=1000),
             ETH_IP6: Police(rate=100, burst=500, total=1000, total_burst=1000),
+            ETH_IP4: Police(rate=100, burst=200, total=200, total_burst=500),
         }
         self._gateway_police = {ETH_IP4: Police(rate=50, burst=100, total=100, total_burst=200)}
+        self._gateways: list[bytes] = []
         self._gateway: socket.socket | None = None
         self._sockets: set[socket.socket] = set()
         try:
@@ -357,18 +359,22 @@ class Capture:
     def watch_gateways(self, macs: frozenset[Mac]) -> None:
         """Capture from now on every unicast IP packet that one of ``macs`` sends, no others'.
 
-        Through a socket of its own, so that a flood from a gateway takes no place from ARP; only
-        while it is needed, because each costs the kernel 90 ns for every frame of the TAP.
+        Echo requests come with ARP: dnsmasq takes an unanswered one for a free address. The rest
+        has a socket of its own, where a flood harms nobody; only while it is needed, because
+        each socket costs the kernel 90 ns for every frame of the TAP.
         """
-        sources = [bytes.fromhex(mac.replace(":", "")) for mac in sorted(macs)[:MAX_GATEWAYS]]
-        if not sources and self._gateway is not None:
+        self._gateways = [bytes.fromhex(mac.replace(":", "")) for mac in sorted(macs)]
+        del self._gateways[MAX_GATEWAYS:]
+        self._filter()
+        if self._gateway is not None and not self._gateways:
             self._shut(self._gateway)
             self._gateway = None
         elif self._gateway is not None:
-            attach(self._gateway, frames_from(sources))
-        elif sources and self._sockets:
+            attach(self._gateway, frames_from(self._gateways))
+        elif self._gateways and self._sockets:
+            program = frames_from(self._gateways)
             with suppress(OSError):  # the TAP is just going away: the other socket will say so
-                self._gateway = self._open(frames_from(sources), self._gateway_police)
+                self._gateway = self._open(program, self._gateway_police)
 
     def close(self) -> None:
         """Stop capturing. Idempotent."""
@@ -478,7 +484,7 @@ class Capture:
         if self._sockets:
             loud = [sender for sender in self._relief if sender is not None]
             regulars = self._regulars if None in self._relief else None
-            attach(self._resolution, resolution(loud, regulars))
+            attach(self._resolution, resolution(loud, regulars, self._gateways))
 
     def _count_overrun(self, sock: socket.socket) -> None:
         _, dropped = struct.unpack("=II", sock.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, 8))

@@ -43,17 +43,33 @@ def passes(program: bytes, frame: bytes) -> bool:
 
 
 NEIGHBOURS: list[Buildable] = [REQUEST, SOLICITATION, DAD, ADVERTISEMENT]
-OTHERS: list[Buildable] = [ECHO, Prohibited("fd00::7", "fd00::1", bytes(60), 0, B, A)]
+OTHERS: list[Buildable] = [Prohibited("fd00::7", "fd00::1", bytes(60), 0, B, A)]
 
 
 @pytest.mark.parametrize("vlan", [0, 5])
-@pytest.mark.parametrize("packet", NEIGHBOURS + OTHERS)
-def test_arp_and_nd_pass(packet: Buildable, vlan: int) -> None:
+@pytest.mark.parametrize("packet", [*NEIGHBOURS, ECHO, *OTHERS])
+def test_arp_nd_and_gateways_echo_requests_pass(packet: Buildable, vlan: int) -> None:
     frame = build(replace(packet, vlan=vlan))
     assert passes(bpf.resolution(()), frame) == (packet in NEIGHBOURS)
-    other = bpf.frames_from([bytes(6), RAW_A, RAW_B])
-    unicast = not frame[0] & 1
-    assert passes(other, frame) == (packet not in NEIGHBOURS and unicast)
+    assert passes(bpf.resolution((), None, [RAW_B]), frame) == (packet in NEIGHBOURS)
+    assert passes(bpf.resolution((), None, [RAW_B, RAW_A]), frame) == (packet not in OTHERS)
+    assert passes(bpf.frames_from([bytes(6), RAW_A, RAW_B]), frame) == (packet in OTHERS)
+
+
+def test_other_echoes_of_gateways_go_their_own_way() -> None:
+    fragment = bytearray(build(ECHO))
+    fragment[20] = 0x20  # more fragments
+    for frame in (build(replace(ECHO, reply=True)), bytes(fragment)):
+        assert not passes(bpf.resolution((), None, [RAW_A]), frame)
+        assert passes(bpf.frames_from([RAW_A]), frame)
+    assert not passes(bpf.frames_from([RAW_A]), build(replace(ECHO, eth_dst="ff:ff:ff:ff:ff:ff")))
+
+
+def test_the_longest_filter_is_not_too_long() -> None:
+    macs = [bytes((2, 0, 0, 0, i, j)) for i in range(8) for j in range(32)]
+    longest = bpf.resolution(macs[:17], macs, macs[:32])
+    assert len(longest) // 8 <= 4096  # BPF_MAXINSNS
+    assert passes(longest, build(replace(REQUEST, eth_src="02:00:00:00:07:1f")))
 
 
 def test_fragmented_nd_passes_so_that_it_is_counted() -> None:
