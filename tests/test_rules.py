@@ -45,6 +45,7 @@ CATCH_ALL = {  # the outermost frame of a process or of a task, and why
     "controller.control_server:_serve": "a fault in a view must not end the program",
     "controller.signal.rendezvous:_handle": "a fault in one connection must not end the others",
     "tincan.cli:main": "one line for the user instead of a traceback",
+    "tincan.loop:select": "one frame that we fail on must not end the data plane",
     "tincan.server:_run": "one wrong request must not end the data plane",
 }
 LONGEST = 550  # lines; "a file a newcomer can read in one sitting"

@@ -17,13 +17,14 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, Final
 
-from tincan import api
+from tincan import api, loop
 from tincan.agent import IceAgent
 from tincan.crypto import PrivateKey
 from tincan.errors import ApiError, SystemRefusal
 from tincan.forwarding import LOCAL, Local
 from tincan.frame import Kind, NeverForward
 from tincan.link import Link
+from tincan.loop import HotSelector
 from tincan.negotiation import Negotiation
 from tincan.path import Description, TurnServer
 from tincan.policy import Policy
@@ -49,7 +50,8 @@ MAX_CLAIMS: Final = 1024
 class Tincan:
     """One overlay's data plane."""
 
-    def __init__(self, run_dir: Path, tasks: asyncio.TaskGroup) -> None:
+    def __init__(self, run_dir: Path, tasks: asyncio.TaskGroup, selector: HotSelector) -> None:
+        self._selector = selector
         self.counters: Counter[str] = Counter()
         self.finished = asyncio.Event()
         self._tasks = tasks
@@ -195,7 +197,7 @@ class Tincan:
             tap = self._tap = open_tap(wish.name, _mac(wish.mac), offloads, descriptor)
             self._storm = Storm(self.counters, self._loop.time())
             self._tap_dropped = tap.dropped()
-            self._pump = Pump(tap, self._policy, self.counters)
+            self._pump = Pump(tap, self._policy, self.counters, self._selector)
             self._pump.start()
         elif self._tap.name != wish.name:
             raise ApiError(api.REFUSED, f"this tincan already has TAP {self._tap.name}")
@@ -505,12 +507,11 @@ def _link_info(link: Link) -> api.LinkInfo:
     )
 
 
-async def _serve(run_dir: Path) -> None:
-    loop = asyncio.get_running_loop()
+async def _serve(run_dir: Path, selector: HotSelector) -> None:
     async with asyncio.TaskGroup() as tasks:
-        tincan = Tincan(run_dir, tasks)
+        tincan = Tincan(run_dir, tasks, selector)
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, tincan.finished.set)
+            asyncio.get_running_loop().add_signal_handler(number, tincan.finished.set)
         keeper = tasks.create_task(tincan.housekeeping())
         await tincan.finished.wait()
         keeper.cancel()
@@ -530,7 +531,7 @@ def run(run_dir: Path, level: str) -> int:
     logging.basicConfig(level=level, handlers=[handler])
     status = 0
     try:
-        asyncio.run(_serve(run_dir))
+        loop.run(functools.partial(_serve, run_dir))
     except* SystemRefusal as group:
         for error in group.exceptions:
             logger.error("%s", error)

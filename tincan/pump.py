@@ -1,12 +1,13 @@
-"""The loop's side of the hot path: which descriptors are read, what runs when they are ready."""
+"""The loop's side of the hot path: which descriptors are read, and what runs when they are ready."""
 
-import asyncio
+import time
 from collections import Counter
 from functools import partial
 
 from tincan.egress import Egress
 from tincan.ingress import Ingress, Source
 from tincan.link import Link
+from tincan.loop import HotSelector
 from tincan.policy import Policy
 from tincan.tap import Tap
 
@@ -14,30 +15,35 @@ from tincan.tap import Tap
 class Pump:
     """Reads the TAP and every socket. Owns neither."""
 
-    def __init__(self, tap: Tap, policy: Policy[Link], counters: Counter[str]) -> None:
+    def __init__(
+        self, tap: Tap, policy: Policy[Link], counters: Counter[str], selector: HotSelector
+    ) -> None:
         self.egress = Egress(tap, policy, counters)
         self.ingress = Ingress(tap, policy, counters)
-        self._loop = asyncio.get_running_loop()
+        self._selector = selector
         self._tap = tap
 
     def start(self) -> None:
         """Begin to read the TAP."""
-        self._loop.add_reader(self._tap.fd, self._tap_ready)
+        self._selector.watch(self._tap.fd, self._tap_ready)
 
     def stop(self) -> None:
         """Leave the TAP alone."""
-        self._loop.remove_reader(self._tap.fd)
-
-    def _tap_ready(self) -> None:
-        self.egress.wake(self._loop.time())
+        self._selector.unwatch(self._tap.fd)
 
     def watch(self, source: Source) -> None:
         """Read a socket from now on."""
-        self._loop.add_reader(source.sock.fileno(), partial(self._source_ready, source))
+        self._selector.watch(source.sock.fileno(), partial(self._source_ready, source))
 
     def unwatch(self, source: Source) -> None:
         """Read it no more."""
-        self._loop.remove_reader(source.sock.fileno())
+        self._selector.unwatch(source.sock.fileno())
+
+    def _tap_ready(self) -> None:
+        self.egress.wake(time.monotonic())
 
     def _source_ready(self, source: Source) -> None:
-        self.ingress.wake(source, self._loop.time())
+        """Deliver, then look at the TAP at once: a container's stack answers within our write."""
+        now = time.monotonic()
+        self.ingress.wake(source, now)
+        self.egress.wake(now)
