@@ -33,6 +33,7 @@ from tincan.wire import (
     ITEM,
     ITEM_SIZE,
     LENGTH_MASK,
+    MAX_RECORD,
     RECORD,
     TAG_SIZE,
     VERSION,
@@ -157,7 +158,11 @@ class Ingress:
                     if first:
                         self._spare.append(landing)
                     return
-                if length == here * slot:
+                if (
+                    length == here * slot
+                    and (first or receiver in self.keys)
+                    and (count - 1) * slot < MAX_RECORD  # or a stranger could fill the landing
+                ):
                     if first == 0:
                         source.held, source.header = landing, head
                         self._take(landing)
