@@ -8,6 +8,7 @@ base64, node ids as 64 hex digits.
 Requests (parameters -> result):
     hello            Hello           -> Welcome: who is there, and what it already runs
     open_tap         OpenTap         -> TapInfo, with a duplicate of the TAP's descriptor
+    set_blocked      Blocked         -> null: let nothing but beacons through the TAP, or all again
     heartbeat        Heartbeat       -> null: a controller is here; with capture, it speaks ARP/ND
     set_identity     Identity        -> null: keys, servers, offloads
     set_addresses    Addresses       -> null: what may be offered as a candidate
@@ -89,6 +90,7 @@ class Welcome(Struct):
     pid: int
     node: NodeId | None
     tap: TapInfo | None
+    blocked: bool = False
 
 
 class OpenTap(Struct, forbid_unknown_fields=True):
@@ -101,6 +103,12 @@ class OpenTap(Struct, forbid_unknown_fields=True):
 
 class Heartbeat(Struct, forbid_unknown_fields=True):
     capture: bool
+
+
+class Blocked(Struct, forbid_unknown_fields=True):
+    """``blocked``: the TAP stays silent in both directions, until it is told otherwise."""
+
+    blocked: bool
 
 
 class TurnEntry(Struct, forbid_unknown_fields=True):

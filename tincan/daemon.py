@@ -22,7 +22,8 @@ from tincan.agent import IceAgent
 from tincan.crypto import PrivateKey
 from tincan.errors import ApiError, SystemRefusal
 from tincan.forwarding import LOCAL, Local
-from tincan.frame import Kind, NeverForward
+from tincan.frame import BEACON, MAC_SIZE, Kind, NeverForward
+from tincan.gate import Gate
 from tincan.link import Link
 from tincan.loop import HotSelector
 from tincan.negotiation import Negotiation
@@ -31,7 +32,6 @@ from tincan.policy import Policy
 from tincan.pump import Pump
 from tincan.server import ApiServer, Handler
 from tincan.session import Session
-from tincan.storm import Storm
 from tincan.tap import Offloads, Tap, open_tap
 from tincan.udp import UdpSocket
 from tincan.wire import VNET_SIZE
@@ -59,8 +59,7 @@ class Tincan:
         self._policy: Policy[Link] = Policy(self.counters, self._claimed)
         self._tap: Tap | None = None
         self._pump: Pump | None = None
-        self._storm: Storm | None = None
-        self._tap_dropped = 0
+        self._gate: Gate | None = None
         self._links: dict[str, Link] = {}
         self._identity: api.Identity | None = None
         self._private: PrivateKey | None = None
@@ -73,6 +72,7 @@ class Tincan:
             "hello": (api.Hello, self._hello),
             "open_tap": (api.OpenTap, self._open_tap),
             "heartbeat": (api.Heartbeat, self._heartbeat),
+            "set_blocked": (api.Blocked, self._set_blocked),
             "set_identity": (api.Identity, self._set_identity),
             "set_addresses": (api.Addresses, self._set_addresses),
             "set_never_forward": (api.NeverForwardSet, self._set_never_forward),
@@ -99,7 +99,8 @@ class Tincan:
     async def _hello(self, _: api.Hello) -> tuple[api.Welcome, None]:
         node = self._private.public.hex() if self._private is not None else None
         tap = self._tap_info() if self._tap is not None else None
-        return api.Welcome(api.API_VERSION, VERSION, os.getpid(), node, tap), None
+        blocked = self._policy.blocked
+        return api.Welcome(api.API_VERSION, VERSION, os.getpid(), node, tap, blocked), None
 
     async def _heartbeat(self, beat: api.Heartbeat) -> tuple[None, None]:
         self._last_heartbeat = self._loop.time()
@@ -119,7 +120,23 @@ class Tincan:
         logger.info("controller %s", "attached" if attached else "gone; forwarding goes on")
         self._policy.set_attached(attached)
         for link in self._links.values():
-            link.announce_attached(now)
+            link.announce_flags(now)
+
+    async def _set_blocked(self, wish: api.Blocked) -> tuple[None, None]:
+        """Block the TAP, or open it again.
+
+        It stays as it is when the controller goes: a loop is worse than a host that waits for
+        its controller behind another one's link.
+        """
+        if wish.blocked != self._policy.blocked:
+            logger.warning("the TAP is %s", "blocked" if wish.blocked else "open again")
+            now = self._loop.time()
+            self._policy.set_blocked(wish.blocked)
+            if self._gate is not None:
+                self._gate.observe(now)
+            for link in self._links.values():
+                link.announce_flags(now)
+        return None, None
 
     async def housekeeping(self) -> None:
         """Notice time passing: attachment, ageing, an orphan's end."""
@@ -128,43 +145,11 @@ class Tincan:
             now = self._loop.time()
             self._note_attachment()
             self._policy.table.age(now)
-            self._weather_storms(now)
+            if self._gate is not None:
+                self._gate.observe(now)
             if now - self._last_heartbeat > ORPHANED_FOR:
                 logger.warning("no controller for %d s: giving everything back", ORPHANED_FOR)
                 self.finished.set()
-
-    def _weather_storms(self, now: float) -> None:
-        """Have the kernel thin out a storm of group frames before it fills the TAP's queue."""
-        tap, storm = self._tap, self._storm
-        if tap is None or storm is None:
-            return
-        before = storm.filter
-        refused = self._count_dropped() if before is not None else 0
-        neighbours = not self._policy.attached or any(
-            link.up and not link.attended for link in self._policy.links
-        )
-        wanted = storm.observe(refused, neighbours, now)
-        if wanted == before:
-            return
-        self._count_dropped()
-        if before is None:
-            logger.warning("a storm of group frames from the bridge: most of it is dropped")
-        elif wanted is None:
-            logger.info("the storm is over")
-        try:
-            tap.set_filter(wanted.program() if wanted is not None else None)
-        except OSError as error:
-            logger.warning("TAP %s takes no filter: %s", tap.name, error.strerror)
-
-    def _count_dropped(self) -> int:
-        """Bring the counters of what the TAP's device dropped up to date; return the news."""
-        if self._tap is None:
-            return 0
-        total = self._tap.dropped()
-        news, self._tap_dropped = total - self._tap_dropped, total
-        storming = self._storm is not None and self._storm.filter is not None
-        self.counters[f"frames_dropped.{'storm' if storming else 'tap_queue_full'}"] += news
-        return news
 
     async def _set_logging(self, wish: api.Logging) -> tuple[None, None]:
         logging.getLogger().setLevel(wish.level)
@@ -195,8 +180,7 @@ class Tincan:
         if self._tap is None:
             offloads = Offloads(wish.vnet_hdr, wish.tso, wish.uso)
             tap = self._tap = open_tap(wish.name, _mac(wish.mac), offloads, descriptor)
-            self._storm = Storm(self.counters, self._loop.time())
-            self._tap_dropped = tap.dropped()
+            self._gate = Gate(tap, self._policy, self.counters, self._loop.time())
             self._pump = Pump(tap, self._policy, self.counters, self._selector)
             self._pump.start()
         elif self._tap.name != wish.name:
@@ -213,6 +197,9 @@ class Tincan:
     async def _inject(self, wish: api.Frame) -> tuple[None, None]:
         if self._pump is None:
             raise ApiError(api.REFUSED, "no TAP is open")
+        if self._policy.blocked and wish.frame[:MAC_SIZE] != BEACON:
+            self.counters["frames_dropped.loop_blocked"] += 1
+            return None, None
         self._pump.ingress.deliver(memoryview(bytes(VNET_SIZE) + wish.frame))
         self.counters["frames_injected"] += 1
         return None, None
@@ -256,7 +243,7 @@ class Tincan:
             if on
         }
         never = self._policy.never
-        macs, addresses = never.macs, never.ips
+        macs, addresses = never.macs, never.addresses
         try:
             if wish.ips is not None:
                 addresses = frozenset(ipaddress.ip_address(ip).packed for ip in wish.ips)
@@ -329,6 +316,7 @@ class Tincan:
             events=self,
             counters=self.counters,
             attached=lambda: self._policy.attached,
+            blocked=lambda: self._policy.blocked,
             clock=self._loop.time,
         )
         link.session = Session(
@@ -436,7 +424,8 @@ class Tincan:
         return api.LinkPage(infos, following), None
 
     async def _query_counters(self, _: None) -> tuple[dict[str, int], None]:
-        self._count_dropped()
+        if self._gate is not None:
+            self._gate.count_dropped()
         return dict(self.counters), None
 
     async def _icc(self, wish: api.Icc) -> tuple[None, None]:
@@ -469,6 +458,8 @@ class Tincan:
         self._emit(api.LinkWanted(link.peer, reason))
 
     def link_changed(self, link: Link) -> None:
+        if link.blocked:
+            self._policy.table.forget(link)  # its containers are reached through another node
         self._policy.changed()
 
     def icc(self, link: Link, channel: int, payload: bytes) -> None:

@@ -28,6 +28,9 @@ NEIGHBOUR_ADVERTISEMENT: Final = 136
 REDIRECT: Final = 137
 CONTROL_PREFIX: Final = b"\x01\x80\xc2\x00\x00"  # 802.1D table 7-10: -00 to -0f stay on their link
 BROADCAST: Final = b"\xff" * 6
+# The controllers' loop beacons: a group that is nobody's (locally administered), and that bridges
+# pass on, unlike 01:80:c2:00:00:0x.
+BEACON: Final = bytes.fromhex("03736d000001")
 
 _U16 = struct.Struct(">H")
 _PORTS = struct.Struct(">HH")
@@ -42,6 +45,7 @@ class Kind(Enum):
     DHCP = "dhcp"
     ROUTER = "router"  # router solicitation, advertisement, redirect
     CONTROL = "link_control"  # 01:80:c2:00:00:0x
+    BEACON = "loop_beacon"  # a controller looking for a way around the overlay
     GATEWAY = "gateway"  # from, to or about a gateway that more than one host has
     MALFORMED = "malformed_frame"
 
@@ -53,7 +57,9 @@ class NeverForward:
     macs: frozenset[bytes] = frozenset()  # 6 bytes each
     addresses: frozenset[bytes] = frozenset()  # 4 or 16 bytes each
     kinds: frozenset[Kind] = field(
-        default=frozenset({Kind.DHCP, Kind.ROUTER, Kind.CONTROL, Kind.GATEWAY, Kind.MALFORMED})
+        default=frozenset(
+            {Kind.DHCP, Kind.ROUTER, Kind.CONTROL, Kind.BEACON, Kind.GATEWAY, Kind.MALFORMED}
+        )
     )
 
 
@@ -80,6 +86,8 @@ def classify(frame: Frame, never: NeverForward) -> Kind:
         return Kind.MALFORMED
     if destination[:5] == CONTROL_PREFIX and destination[5] < 0x10:
         return Kind.CONTROL
+    if destination == BEACON:
+        return Kind.BEACON
     if destination in never.macs or source in never.macs:
         return Kind.GATEWAY
     _, kind, start = vlan_and_type(frame)

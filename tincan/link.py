@@ -63,7 +63,7 @@ class Events(Protocol):
     def icc(self, link: "Link", channel: int, payload: bytes) -> None: ...
 
     def link_changed(self, link: "Link") -> None:
-        """``up`` or ``attended`` is not what it was."""
+        """``up``, ``attended`` or ``blocked`` is not what it was."""
 
 
 class Link:
@@ -77,6 +77,7 @@ class Link:
         events: Events,
         counters: Counter[str],
         attached: Callable[[], bool],
+        blocked: Callable[[], bool] = lambda: False,
         clock: Callable[[], float],
     ) -> None:
         self.peer = peer
@@ -84,6 +85,7 @@ class Link:
         self.state = LinkState.CONNECTING
         self.up = False
         self.attended = True  # the peer's controller is there, until told otherwise
+        self.blocked = False  # the peer's TAP is
         self.record = OpenRecord()
         self.body = 0  # bytes of record in one datagram
         self.active: Negotiation | None = None
@@ -96,7 +98,9 @@ class Link:
         self._events = events
         self._counters = counters
         self._attached = attached
+        self._blocked = blocked
         self._clock = clock
+        self._mtu_probing = mtu_probing
         self._liveness = Liveness(elected, clock())
         self._pmtu: PathMtu | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -114,8 +118,10 @@ class Link:
 
     @property
     def mtu(self) -> int | None:
-        """The path MTU, as the size of an IP packet."""
-        return self._pmtu.mtu if self._pmtu is not None else None
+        """The path MTU in use, as the size of an IP packet."""
+        if self._pmtu is not None:
+            return self._pmtu.mtu
+        return BASE if self.active is not None else None
 
     @property
     def rtt(self) -> float | None:
@@ -257,7 +263,7 @@ class Link:
 
     def _probed(self, payload: bytes, source: Source, now: float) -> None:
         number, flags = ECHO.unpack(payload)
-        self._peer_attended(bool(flags & 1))
+        self._peer_flags(flags)
         negotiation = source.negotiation
         if negotiation is not self.active and negotiation.path is not None and not self.elected:
             self._move(negotiation, now)
@@ -265,22 +271,23 @@ class Link:
 
     def _probe_answered(self, payload: bytes, source: Source, now: float) -> None:
         number, flags = ECHO.unpack(payload)
-        self._peer_attended(bool(flags & 1))
+        self._peer_flags(flags)
         if source.negotiation is not self.active and self.elected:
             self._move(source.negotiation, now)
         self._liveness.probe_answered(number, now)
         self._arm(self._deadline())
 
     def _flags(self) -> int:
-        return 1 if self._attached() else 0
+        return (1 if self._attached() else 0) | (2 if self._blocked() else 0)
 
-    def _peer_attended(self, attended: bool) -> None:
-        if attended != self.attended:
-            self.attended = attended
+    def _peer_flags(self, flags: int) -> None:
+        attended, blocked = bool(flags & 1), bool(flags & 2)
+        if (attended, blocked) != (self.attended, self.blocked):
+            self.attended, self.blocked = attended, blocked
             self._events.link_changed(self)
 
-    def announce_attached(self, now: float) -> None:
-        """Tell the peer at once that our controller came or went."""
+    def announce_flags(self, now: float) -> None:
+        """Tell the peer at once that our controller came or went, or that we block our TAP."""
         if self.up:
             self._send_probes([0], now)
 
@@ -390,17 +397,24 @@ class Link:
         path = self.path
         assert path is not None
         overhead = 48 if ":" in path.address[0] else 28
-        self._pmtu = PathMtu(overhead, now)
+        self._pmtu = PathMtu(overhead, now) if self._mtu_probing else None
         self._liveness = Liveness(self.elected, now)
         self._resize()
         self._arm(self._deadline())
 
+    def set_mtu_probing(self, on: bool) -> None:
+        """Search for the path MTU, or be content with the base."""
+        if on != self._mtu_probing:
+            self._mtu_probing = on
+            if self.active is not None:
+                self._new_path(self._clock())
+
     def _resize(self) -> None:
         """Take over what path MTU discovery found."""
-        path = self.path
-        if self._pmtu is not None and path is not None:
+        path, mtu = self.path, self.mtu
+        if mtu is not None and path is not None:
             self.body = datagram_body(
-                self._pmtu.mtu, ipv6=":" in path.address[0], channel=path.channel is not None
+                mtu, ipv6=":" in path.address[0], channel=path.channel is not None
             )
 
     def _connected(self, now: float) -> None:

@@ -36,6 +36,10 @@ class Peer(Hashable, Protocol):
     def up(self) -> bool:
         """Whether frames can be sent to it now."""
 
+    @property
+    def blocked(self) -> bool:
+        """Whether the other end has blocked its TAP: another node serves its segment."""
+
 
 PeerT = TypeVar("PeerT", bound=Peer)
 
@@ -77,6 +81,7 @@ class Policy(Generic[PeerT]):
         self.links: list[PeerT] = []  # all that exist, up or not
         self.never = NeverForward()
         self.attached = False  # a controller is attached here
+        self.blocked = False  # our TAP is: another node serves the same segment
         self._changes = 0
         self._counters = counters
         self._claimed = claimed
@@ -92,14 +97,21 @@ class Policy(Generic[PeerT]):
         self._changes += 1
 
     def set_never(self, never: NeverForward) -> None:
-        """Replace the never-forward set; malformed and gateway frames stay in it."""
-        self.never = replace(never, kinds=never.kinds | {Kind.MALFORMED, Kind.GATEWAY})
+        """Replace the never-forward set; beacons, malformed and gateway frames stay in it."""
+        always = {Kind.MALFORMED, Kind.GATEWAY, Kind.BEACON}
+        self.never = replace(never, kinds=never.kinds | always)
         self.changed()
 
     def set_attached(self, attached: bool) -> None:
         """Note that a controller came or went."""
         if attached != self.attached:
             self.attached = attached
+            self.changed()
+
+    def set_blocked(self, blocked: bool) -> None:
+        """Let nothing pass in either direction, or again what the other rules let pass."""
+        if blocked != self.blocked:
+            self.blocked = blocked
             self.changed()
 
     def remove(self, link: PeerT) -> None:
@@ -114,6 +126,9 @@ class Policy(Generic[PeerT]):
 
     def route(self, frame: Frame, now: float) -> Unicast[PeerT] | Flood[PeerT] | None:
         """Decide about a frame from our TAP. None: it goes nowhere, and that was counted."""
+        if self.blocked:
+            self._drop("loop_blocked")
+            return None
         kind = classify(frame, self.never)
         if kind in self.never.kinds:
             self._drop(kind.value)
@@ -161,7 +176,7 @@ class Policy(Generic[PeerT]):
         return Unicast(port, None, remember=False)
 
     def _flood(self, kind: Kind, reason: str, now: float) -> Flood[PeerT] | None:
-        links = [link for link in self.links if link.up]
+        links = [link for link in self.links if link.up and not link.blocked]
         if kind is Kind.NEIGHBOUR and self.attached:
             links = [link for link in links if not link.attended]
             if not links:
@@ -179,6 +194,9 @@ class Policy(Generic[PeerT]):
 
     def admit(self, link: PeerT, frame: Frame, now: float) -> Admitted[PeerT] | None:
         """Decide about a frame that ``link`` delivered. None: refused, and that was counted."""
+        if self.blocked:
+            self._drop("loop_blocked")
+            return None
         kind = classify(frame, self.never)
         if kind in self.never.kinds:
             self._drop(f"{kind.value}_from_peer")

@@ -31,6 +31,9 @@ _RANDOM: Final = 0xFFFFF000 + 56  # SKF_AD_OFF + SKF_AD_RANDOM
 _ALL: Final = 0xFFFFFFFF
 _INSTRUCTION = struct.Struct("=HBBI")
 
+NOTHING: Final = _INSTRUCTION.pack(_RET, 0, 0, 0)
+"""The program that lets no frame in."""
+
 
 @dataclass(frozen=True, slots=True)
 class Filter:

@@ -62,7 +62,8 @@ class Item(IntEnum):
     CLOSE = 7  # the sender leaves: do not wait for silence
 
 
-ECHO = struct.Struct(">IB")  # PROBE and PROBE_REPLY: number, flags (1: a controller is attached)
+# PROBE and PROBE_REPLY: number, flags (1: a controller is attached; 2: the TAP is blocked)
+ECHO = struct.Struct(">IB")
 SIZE = struct.Struct(">H")  # payload of MTU_PROBE and MTU_REPLY, and the channel of ICC
 
 FRAME_WORD: Final = Item.FRAME << 28

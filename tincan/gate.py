@@ -1,0 +1,63 @@
+"""What the kernel drops before it is queued for us: storms, thinned, and everything while the TAP
+is blocked. One classic BPF program on the TAP at a time, none in calm weather.
+"""
+
+import logging
+from collections import Counter
+
+from tincan.link import Link
+from tincan.policy import Policy
+from tincan.storm import NOTHING, Storm
+from tincan.tap import Tap
+
+logger = logging.getLogger(__name__)
+
+
+class Gate:
+    """The filter of ``tap``, renewed by ``observe``."""
+
+    def __init__(self, tap: Tap, policy: Policy[Link], counters: Counter[str], now: float) -> None:
+        self._tap = tap
+        self._policy = policy
+        self._counters = counters
+        self._storm = Storm(counters, now)
+        self._program: bytes | None = None
+        self._reason = "tap_queue_full"  # why the device drops a frame now
+        self._dropped = tap.dropped()
+
+    def observe(self, now: float) -> None:
+        """Do what the weather of the last moments asks for. To be called often."""
+        if self._policy.blocked:
+            self._set(NOTHING, "loop_blocked")
+            return
+        before = self._storm.filter
+        refused = self.count_dropped() if self._program is not None else 0
+        neighbours = not self._policy.attached or any(
+            link.up and not link.attended for link in self._policy.links
+        )
+        wanted = self._storm.observe(refused, neighbours, now)
+        if before is None and wanted is not None:
+            logger.warning("a storm of group frames from the bridge: most of it is dropped")
+        elif wanted is None and before is not None:
+            logger.info("the storm is over")
+        if wanted is None:
+            self._set(None, "tap_queue_full")
+        elif wanted != before or self._reason != "storm":
+            self._set(wanted.program(), "storm")
+
+    def count_dropped(self) -> int:
+        """Bring the counters of what the device dropped up to date; return the news."""
+        total = self._tap.dropped()
+        news, self._dropped = total - self._dropped, total
+        self._counters[f"frames_dropped.{self._reason}"] += news
+        return news
+
+    def _set(self, program: bytes | None, reason: str) -> None:
+        if program == self._program:
+            return
+        self.count_dropped()
+        self._program, self._reason = program, reason
+        try:
+            self._tap.set_filter(program)
+        except OSError as error:
+            logger.warning("TAP %s takes no filter: %s", self._tap.name, error.strerror)
