@@ -47,7 +47,9 @@ class Core:
 
     def send(self, peer: NodeId | None, message: rpc.Message) -> None:
         """Send to ``peer``, or to all; to nobody when there is nobody."""
-        if peer in self.peers or (peer is None and self.peers):
+        copies = len(self.peers) if peer is None else int(peer in self.peers)
+        if copies:
+            self.counters[f"rpc_sent.{rpc.kind(message)}"] += copies
             self._actions.append(Send(peer, message))
 
     def drain(self) -> list[Action]:

@@ -65,8 +65,8 @@ class Duplicates:
 
     def found(
         self, key: Key, holder: tuple[Mac, NodeId], contender: tuple[Mac, NodeId], now: float
-    ) -> bool:
-        """The holder answered while the contender uses ``key``; return whether that is news."""
+    ) -> Conflict | None:
+        """The holder answered while the contender uses ``key``; return the conflict if new."""
         conflict = self._conflicts.get(key)
         known = conflict is not None and (
             (conflict.mac, conflict.node) == holder
@@ -74,12 +74,12 @@ class Duplicates:
         )
         if conflict is not None and known:
             conflict.seen = conflict.settled = now
-            return False
+            return None
         self._conflicts.pop(key, None)
-        self._conflicts[key] = Conflict(key, *holder, *contender, now, now, now)
+        conflict = self._conflicts[key] = Conflict(key, *holder, *contender, now, now, now)
         if len(self._conflicts) > MAX_CONFLICTS:
             self._conflicts.popitem(last=False)
-        return True
+        return conflict
 
     def is_settled(self, key: Key, contender_mac: Mac, node: NodeId, now: float) -> bool:
         """The contender was heard again; return whether its holder answered just now."""
@@ -99,13 +99,6 @@ class Duplicates:
             return False
         conflict.defended = now
         return True
-
-    def over(self, now: float) -> list[Conflict]:
-        """Drop and return the conflicts whose contender has given up."""
-        over = [c for c in self._conflicts.values() if c.seen + CONFLICT_S <= now]
-        for conflict in over:
-            del self._conflicts[conflict.key]
-        return over
 
     def resolve(self, key: Key) -> Conflict | None:
         """The holder is gone, or the operator says so."""

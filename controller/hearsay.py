@@ -150,7 +150,7 @@ class Hearsay:
         def done(alive: bool, t: float) -> None:
             self._asking.discard((peer, message.id))
             if alive and message.contender is not None:
-                self._ownership.duplicate(holder, message.contender, peer, t)
+                self._ownership.duplicate(holder, message.contender, message.at or peer, t)
             elif not alive and message.contender == holder.mac:
                 self._ownership.withdraw_mac(holder.vlan, holder.mac, t)
             elif not alive and message.contender is not None:

@@ -15,14 +15,15 @@ goes the other way.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 
 from controller.bindings import CHANGES, Binding, Change, Key, Origin, Outcome
 from controller.claims import Claims
 from controller.core import Core, name
-from controller.duplicates import Duplicates
+from controller.duplicates import CONFLICT_S, Conflict, Duplicates
 from controller.frames import announcement
 from controller.gateway import Gateways
-from controller.model import Ip, Mac, NodeId, Vlan
+from controller.model import Ip, Mac, NodeId, Report, Vlan
 from controller.pins import Pins
 from controller.policy import Policy
 from controller.probing import PATIENT, QUICK, Patience, Prober
@@ -189,15 +190,29 @@ class Ownership:
         self._take(key, contest.mac, contest.router, now)
 
     def duplicate(self, holder: Binding, mac: Mac, node: NodeId, now: float) -> None:
-        if not self._duplicates.found(holder.key, (holder.mac, holder.node), (mac, node), now):
+        """``holder`` has answered although ``mac`` at ``node`` uses its address, too."""
+        conflict = self._duplicates.found(holder.key, (holder.mac, holder.node), (mac, node), now)
+        if conflict is None:
             return
         self._core.counters["conflicts"] += 1
+        self._watch(conflict, now)
         self._core.report(
             f"conflict {holder.key} {mac} {node}",
             f"duplicate address {name(holder.key)}: {holder.mac} at node {holder.node[:8]} has it "
             f"and keeps it; {mac} at node {node[:8]} uses it, too",
             now,
         )
+
+    def _watch(self, conflict: Conflict, now: float) -> None:
+        """Look whether the contender has given up."""
+        if self._duplicates.get(conflict.key) is not conflict:
+            return
+        if now < conflict.seen + CONFLICT_S:
+            self._core.timers.call_at(conflict.seen + CONFLICT_S, partial(self._watch, conflict))
+            return
+        self._duplicates.resolve(conflict.key)
+        text = f"{conflict.contender_mac} has given up {name(conflict.key)}"
+        self._core.emit(Report("INFO", text))
 
     def _defend(self, holder: Binding, now: float) -> None:
         """Repair the caches here that the contender has just changed. A local holder's reply
@@ -340,7 +355,11 @@ class Ownership:
         if elsewhere:
             holder = elsewhere[0]
             self._prober.inquire(
-                holder, mac, now, lambda alive, t: self._mac_decided(holder, peer, alive, t)
+                holder,
+                mac,
+                now,
+                lambda alive, t: self._mac_decided(holder, peer, alive, t),
+                at=peer,
             )
 
     def _mac_decided(self, holder: Binding, peer: NodeId, alive: bool, now: float) -> None:

@@ -130,11 +130,20 @@ class Prober:
 
     # --- wherever the holder is
 
-    def inquire(self, binding: Binding, contender: Mac | None, now: float, done: Done) -> bool:
+    def inquire(
+        self,
+        binding: Binding,
+        contender: Mac | None,
+        now: float,
+        done: Done,
+        *,
+        at: NodeId | None = None,
+    ) -> bool:
         """Find out whether the holder of ``binding`` is alive; return False, and never call, when
         too many are being asked. A node that is not connected counts as silent.
 
-        ``contender``: the MAC that wants the address; a silent holder then loses it.
+        ``contender``: the MAC that wants the address; a silent holder then loses it. ``at``: the
+        contender's node, if not this one.
         """
         if binding.node == self._core.node:
             return self.check(binding.key, binding.mac, now, QUICK, done)
@@ -144,7 +153,7 @@ class Prober:
         number = self.new_id()
         self._inquiries[number] = _Inquiry(binding.node, done)
         vlan, ip = binding.key
-        message = rpc.Probe(number, ip, binding.mac, vlan, contender)
+        message = rpc.Probe(number, ip, binding.mac, vlan, contender, at)
         self._inquire(number, message)
         for offset in REMOTE_ASKS[1:]:
             self._core.timers.call_at(now + offset, lambda t: self._inquire(number, message))

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from controller import rpc
 from controller.bindings import Binding, Key
+from controller.claims import CLAIM_S
 from controller.core import Core
 from controller.core import entry as entry_of
 from controller.frames import answer
@@ -24,18 +25,23 @@ kernel asks again after one second (RETRANS_TIMER), give or take its own timer."
 RESEND_S = 0.3
 """A relayed question that is still open is sent once more, in case it was lost."""
 ASKER_S = 3.0
-"""How long an asker waits: three tries, a second apart (mcast_solicit)."""
+"""How long an asker waits: three tries, a second apart (mcast_solicit). A prober: its claim."""
 FORGET_S = 30.0
 """A question that nobody repeats is forgotten after this long."""
 MAX_QUESTIONS = 4096
 MAX_ASKERS = 16
 """Askers of one question that are waiting at a time."""
+KNOWN_S = 2.0
+"""A container that has had its address for this long is known; a storm of invented senders is
+not, and shares what strangers get."""
 ASKER_RATE, ASKER_BURST = 20.0, 60.0
 """Relays a second for one known container."""
+KNOWN_RATE, KNOWN_BURST = 150.0, 300.0
+"""Relays a second for all known containers together."""
 STRANGER_RATE, STRANGER_BURST = 50.0, 100.0
-"""Relays a second for all that have no binding yet, together."""
-PEER_RATE, PEER_BURST = 100.0, 300.0
-"""Questions a second from one peer."""
+"""Relays a second for all strangers together."""
+PEER_RATE, PEER_BURST = 250.0, 500.0
+"""Questions a second from one peer: what all of its containers may ask, and room."""
 INJECT_AFTER_S = 0.9
 """The least time between two questions about one address on this bridge."""
 MAX_RECENT = 4096
@@ -65,6 +71,7 @@ class Questions:
         self._new_id = new_id
         self._open: OrderedDict[Key, _Open] = OrderedDict()
         self._askers: Buckets[Mac] = Buckets(ASKER_RATE, ASKER_BURST, MAX_RECENT)
+        self._known = Bucket(KNOWN_RATE, KNOWN_BURST)
         self._strangers = Bucket(STRANGER_RATE, STRANGER_BURST)
         self._peers: Buckets[NodeId] = Buckets(PEER_RATE, PEER_BURST, MAX_RECENT)
         self._recent: OrderedDict[tuple[NodeId, int], float] = OrderedDict()
@@ -98,7 +105,7 @@ class Questions:
         if now < waiting.relayed + 0.9 * pause:
             self._core.counters["arp_suppressed.repeated"] += 1
             return False
-        if not self._may_relay(question, now):
+        if not self._may_relay(question, hidden, now):
             self._core.counters["arp_suppressed.rate"] += 1
             return False
         message = self._message(question, hidden, age)
@@ -125,9 +132,13 @@ class Questions:
             del waiting.askers[next(iter(waiting.askers))]
         return waiting
 
-    def _may_relay(self, question: Question, now: float) -> bool:
-        if self._core.table.of_mac(question.key[0], question.asker_mac):
-            return self._askers.take(question.asker_mac, now)
+    def _may_relay(self, question: Question, hidden: bool, now: float) -> bool:
+        mac = question.asker_mac
+        if hidden:
+            return self._known.take(now)
+        owned = self._core.table.of_mac(question.key[0], mac)
+        if any(binding.changed + KNOWN_S < now for binding in owned):
+            return self._askers.take(mac, now) and self._known.take(now)
         return self._strangers.take(now)
 
     def _message(self, question: Question, hidden: bool, age: float) -> rpc.ArpRequest:
@@ -174,7 +185,8 @@ class Questions:
         if binding.node == self._core.node:
             return
         for mac, asker in waiting.askers.items():
-            if mac == binding.mac or asker.asked + ASKER_S <= now:
+            patience = ASKER_S if asker.ip is not None else CLAIM_S
+            if mac == binding.mac or asker.asked + patience <= now:
                 continue
             if self._core.inject(answer(binding, mac, asker.ip)):
                 self._core.counters["arp_replies_injected"] += 1

@@ -47,6 +47,7 @@ MAC_PATTERN = "^[0-9a-f][02468ace](:[0-9a-f]{2}){5}\\Z"
 
 IpText = Annotated[str, Meta(min_length=2, max_length=39)]
 MacText = Annotated[str, Meta(min_length=17, max_length=17, pattern=MAC_PATTERN)]
+NodeText = Annotated[str, Meta(pattern="^[0-9a-f]{64}\\Z")]
 VlanId = Annotated[int, Meta(ge=0, le=4094)]
 Sequence = Annotated[int, Meta(ge=0, le=MAX_SEQUENCE)]
 RequestId = Annotated[int, Meta(ge=0, lt=2**53)]
@@ -138,13 +139,15 @@ class Fetch(_Message, frozen=True, tag="fetch"):
 
 
 class Probe(_Message, frozen=True, tag="probe"):
-    """``contender``: the MAC that was seen with this address at the sender's node, if any."""
+    """``contender``: the MAC that was seen with this address, if any; ``at``: at which node, if
+    not at the sender's."""
 
     id: RequestId
     ip: IpText
     mac: MacText
     vlan: VlanId = 0
     contender: MacText | None = None
+    at: NodeText | None = None
 
 
 class Probed(_Message, frozen=True, tag="probed"):
@@ -250,6 +253,11 @@ def name(message: Message) -> str:
 def encode(message: Message) -> bytes:
     """Return ``message`` as at most MAX_RPC bytes of JSON."""
     return encode_json(message)
+
+
+def kind(message: Message) -> str:
+    """Return the name of ``message``: its field ``m``."""
+    return str(message.__struct_config__.tag)
 
 
 def key(entry: Entry | Gone) -> tuple[Vlan, Ip]:

@@ -233,6 +233,7 @@ class Switch:
         elif not self._rpcs.take(peer, now):
             self.counters["rpc_dropped.rate"] += 1
         else:
+            self.counters[f"rpc_received.{rpc.kind(message)}"] += 1
             self._received(peer, message, now)
         return self._finish(now)
 
