@@ -212,6 +212,8 @@ class Tincan:
             raise ApiError(api.REFUSED, "this tincan runs under another node key")
         self._private = private
         self._identity = wish
+        for link in self._links.values():
+            link.set_mtu_probing(wish.mtu_probing)
         return None, None
 
     async def _set_addresses(self, wish: api.Addresses) -> tuple[None, None]:
@@ -317,6 +319,7 @@ class Tincan:
             counters=self.counters,
             attached=lambda: self._policy.attached,
             blocked=lambda: self._policy.blocked,
+            mtu_probing=self._identity.mtu_probing,
             clock=self._loop.time,
         )
         link.session = Session(

@@ -78,6 +78,7 @@ class Link:
         counters: Counter[str],
         attached: Callable[[], bool],
         blocked: Callable[[], bool] = lambda: False,
+        mtu_probing: bool = True,
         clock: Callable[[], float],
     ) -> None:
         self.peer = peer
