@@ -197,7 +197,7 @@ def _about(told: argparse.Namespace, kinds: Sequence[type[Contender]]) -> dict[s
         "processors": os.cpu_count(),
         "congestion_control": control,
         "load_before": os.getloadavg()[0],
-        "path": "veth with its offloads; loss: single datagrams on a wire, on arrival GRO for 50 us",
+        "path": "veth with its offloads; loss: a wire of single datagrams, GRO of 50 us on arrival",
         "rounds": told.rounds,
         "seconds": told.seconds,
         "contenders": {kind.name: kind.settings for kind in kinds},

@@ -34,11 +34,11 @@ N = TypeVar("N", bound=Namespace)
 # Nothing speaks unasked, or an idle path would not be idle.
 QUIET = "for key in all default; do echo 0 > /proc/sys/net/ipv6/conf/$key/accept_ra; done"
 
-# A datagram leaves the host as it will cross the wire. On the way in a kernel thread with GRO stands
-# for a network card and its interrupts: without it every frame would be received alone, in the
-# wire's own processor time (1.0 Gbit/s through the wire, against 2.4). It holds what it has for
-# 50 us, as cards moderate their interrupts under bulk (igb: 4000 a second, with 20 frames each at
-# 1 Gbit/s); otherwise it would be woken by the first frame of those that the wire hands over
+# A datagram leaves the host as it will cross the wire. On the way in a kernel thread with GRO
+# stands for a network card and its interrupts: without it every frame would be received alone, in
+# the wire's own processor time (1.0 Gbit/s through the wire, against 2.4). It holds what it has
+# for 50 us, as cards moderate their interrupts under bulk (igb: 4000 a second, with 20 frames each
+# at 1 Gbit/s); otherwise it would be woken by the first frame of those that the wire hands over
 # together, and take them one by one.
 REAL_DATAGRAMS = """
 ip link set wan up
