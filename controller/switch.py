@@ -74,7 +74,7 @@ class Switch:
         self._questions = Questions(core, self._prober.new_id)
         self._claims = Claims(node)
         self._duplicates = Duplicates()
-        self._sync = Sync(core)
+        self._sync = Sync(core, self._gateways.message)
         self._ownership = Ownership(
             core,
             policy=self.policy,
@@ -89,6 +89,11 @@ class Switch:
         self._echoes = Echoes(core, self._gateways, self._prober)
         self._rpcs: Buckets[NodeId] = Buckets(RPC_RATE, RPC_BURST, 4096)
         self._started = False
+
+    @property
+    def probe_mac(self) -> Mac:
+        """The sender of this node's own frames on its bridge, see ``Core``."""
+        return self._core.probe_mac
 
     # --- frames
 
@@ -372,7 +377,6 @@ class Switch:
         """A link to ``peer`` is up: it carries messages from now on."""
         if peer != self.node and peer not in self.policy.refused:
             self._core.peers[peer] = now
-            self._core.send(peer, self._gateways.message())
             self._sync.peer_up(peer, now)
             self._questions.peer_up(peer, now)
         return self._finish(now)

@@ -6,6 +6,7 @@ bucket by bucket, for what differs. So a link that comes up costs a checksum whe
 and a lost message is repaired without acknowledgements.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from controller import rpc
@@ -38,8 +39,12 @@ class _Repair:
 
 
 class Sync:
-    def __init__(self, core: Core) -> None:
+    """``greeting``: what a peer must know besides; it goes with the checksums that are not
+    caused by a change."""
+
+    def __init__(self, core: Core, greeting: Callable[[], rpc.Message]) -> None:
         self._core = core
+        self._greeting = greeting
         self._queues: dict[NodeId | None, dict[Key, None]] = {}
         self._after: dict[NodeId | None, float] = {}
         self._woken: dict[NodeId | None, float] = {}
@@ -102,9 +107,10 @@ class Sync:
         self._core.timers.call_at(now + COMPARE_S, self._periodic)
 
     def peer_up(self, peer: NodeId, now: float) -> None:
+        """Greet ``peer`` now, and once more in case that gets lost."""
         self._repairs.pop(peer, None)
-        self._core.send(peer, self._digest())
-        self._follow_up(now)
+        self._greet(peer)
+        self._core.timers.call_at(now + DIGEST_AFTER_S, lambda t: self._greet(peer))
 
     def peer_down(self, peer: NodeId) -> None:
         self._queues.pop(peer, None)
@@ -112,11 +118,15 @@ class Sync:
         self._woken.pop(peer, None)
         self._repairs.pop(peer, None)
 
+    def _greet(self, peer: NodeId | None) -> None:
+        self._core.send(peer, self._greeting())
+        self._core.send(peer, self._digest())
+
     def _digest(self) -> rpc.Digest:
         return rpc.Digest(self._core.table.checksum(self._core.node))
 
     def _periodic(self, now: float) -> None:
-        self._core.send(None, self._digest())
+        self._greet(None)
         self._core.timers.call_at(now + COMPARE_S, self._periodic)
 
     def _follow_up(self, now: float) -> None:
