@@ -19,6 +19,7 @@ from controller.capture import Capture
 from controller.cli import version
 from controller.config import Config
 from controller.control_server import ControlServer
+from controller.guard import Guard
 from controller.identity import load_key
 from controller.keys import NetworkKeys
 from controller.mesh import Mesh
@@ -77,6 +78,17 @@ class App:
             routes_changed=self._routes_changed,
             ports_gone=self.proxy.ports_gone,
         )
+        self.guard = Guard(
+            self.node,
+            self.proxy.switch.probe_mac,
+            self.keys.beacon,
+            config.tap,
+            self.tunnel,
+            self.counters,
+            blocked=self.proxy.set_blocked,
+            active=self._may_loop,
+            name=self._name,
+        )
         self.mesh: Mesh | None = None
         self.capture: Capture | None = None
         self._addresses = AddressChanged(())
@@ -98,11 +110,13 @@ class App:
             forgotten=self.proxy.peer_down,
         )
         await self._set_up_tincan(await self.tunnel.connect())
+        tasks.create_task(self.mesh.run())  # first: its round trips take the longest
+        await self.attachment.prepare()
         self._open_capture()
         tasks.create_task(self._heartbeat())
         tasks.create_task(self.attachment.run())
-        tasks.create_task(self.mesh.run())
         tasks.create_task(self._keep_tincan())
+        tasks.create_task(self.guard.watch(self.links))
 
     async def _set_up_tincan(self, welcome: api.Welcome) -> None:
         """Give tincan what it must know; take over the links that it has."""
@@ -136,6 +150,7 @@ class App:
         self._push_addresses()
         self._never_forward(*self._never)
         self.proxy.push_pins()
+        self.guard.took_over(welcome.blocked)
         for link in await self.links():
             if link.state == "connected":
                 self._linked(link)
@@ -149,6 +164,7 @@ class App:
             self._config.tap, self._captured, self._capture_closed, self.counters
         )
         self.capture.watch_gateways(self._never[0])
+        self.guard.open()
 
     def _captured(self, packet: Captured) -> None:
         self.proxy.captured(packet)
@@ -174,6 +190,7 @@ class App:
             began = self._loop.time()
             try:
                 await self._set_up_tincan(await self.tunnel.connect())
+                await self.attachment.prepare()
                 if self.capture is None:
                     self._open_capture()
             except TunnelLost as error:
@@ -215,6 +232,16 @@ class App:
         if not known:
             log.info("link to %s is up", self.mesh.name(link.peer))
             self.proxy.peer_up(link.peer, self.mesh.name(link.peer))
+            self.guard.wake()
+
+    def _may_loop(self) -> bool:
+        """Whether the TAP joins two things at all: a bridge, and a link."""
+        if self.mesh is None or self.attachment.bridge is None:
+            return False
+        return any(contact.linked for contact in self.mesh.topology.contacts.values())
+
+    def _name(self, node: NodeId) -> str:
+        return node[:8] if self.mesh is None else self.mesh.name(node)
 
     def _host_addresses(self, now: AddressChanged) -> None:
         before, self._addresses = self._addresses, now
@@ -267,6 +294,7 @@ class App:
         """Give everything back."""
         if self.capture is not None:
             self.capture.close()
+        self.guard.close()
         self.proxy.close()
         await self.tunnel.stop()
         self.tunnel.close()

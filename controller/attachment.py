@@ -4,8 +4,10 @@ Follows the kernel's word: a bridge that disappears and returns gets its port ba
 runs ``brctl addif`` himself is noticed. Says what keeps frames from passing, with the cure.
 """
 
+import asyncio
 import logging
 from collections.abc import Callable, Collection
+from typing import Final
 
 from controller.config import Config
 from controller.errors import SystemRefusal
@@ -22,6 +24,8 @@ from controller.netlink import (
 )
 
 log = logging.getLogger(__name__)
+
+LOOK_AGAIN: Final = 10.0
 
 
 class Attachment:
@@ -46,20 +50,33 @@ class Attachment:
         self._bridge_addresses = bridge_addresses
         self._routes_changed = routes_changed
         self._ports_gone = ports_gone
+        self._looked = float("-inf")
         self._told: set[str] = set()
         self._routes: object = None
+        self._configured: Link | None = None  # the bridge of that name, whoever is in it
+        self._refused: str | None = None  # why the TAP is not in it
 
     async def prepare(self) -> None:
-        """Put a new TAP in its place: silent, in its bridge if that exists, with its addresses."""
+        """Put a new TAP in its place: silent, in its bridge if that exists, with its addresses.
+
+        Done at once at the start, because an ARP request that comes meanwhile is only repeated
+        after a second.
+        """
         tap, config = self._config.tap, self._config
         await self._netlink.silence(tap)
         if config.bridge is not None:
-            await self._attach(await self._netlink.link(config.bridge))
-        await self._netlink.set_up(tap)
-        await self._give_addresses()
+            self._configured = await self._netlink.link(config.bridge)
         self.tap = await self._netlink.link(tap)
         if self.tap is not None and self.tap.master is not None:
             self.bridge = await self._netlink.link(self.tap.master)
+        else:
+            self.bridge = None
+            await self._attach(self._configured)
+        if self.bridge is not None:
+            self._bridge_addresses(await self._netlink.bridge_addresses(self.bridge))
+        else:
+            await self._netlink.set_up(tap)
+        await self._give_addresses()
 
     async def run(self) -> None:
         """Follow what happens to the TAP, the bridge and this host's addresses."""
@@ -86,39 +103,55 @@ class Attachment:
                 continue
 
     async def _links_changed(self, event: LinkChanged) -> None:
-        joined = event.bridge is not None and (
-            self.bridge is None or self.bridge.index != event.bridge.index
-        )
-        if event.tap is not None and event.bridge is None and event.configured is not None:
-            await self._attach(event.configured)
-        self.tap, self.bridge = event.tap, event.bridge
+        before, self.tap, self.bridge = self.bridge, event.tap, event.bridge
+        self._configured = event.configured
         if event.tap is None:
             return
-        if joined and event.bridge is not None:
+        if event.bridge is None:
+            await self._attach(event.configured)
+        elif before is None or before.index != event.bridge.index:  # the user's doing
             log.info("TAP %s is in bridge %s", event.tap.name, event.bridge.name)
             try:
                 await self._netlink.become_multicast_router(event.tap.name)
                 await self._netlink.silence(event.tap.name)
                 if not event.tap.up:
                     await self._netlink.set_up(event.tap.name)
-                self.firewall = await self._netlink.bridge_nf_drops(event.bridge)
             except SystemRefusal as error:
                 log.warning("TAP %s: %s", event.tap.name, error)
-        for warning in self.warnings():
-            if warning not in self._told:
-                self._told.add(warning)
-                log.warning("%s", warning)
         await self._give_addresses()
+        await self.check(asyncio.get_running_loop().time())
 
     async def _attach(self, bridge: Link | None) -> None:
         if bridge is None:
             return
         try:
             self.tap = await self._netlink.attach(self._config.tap, bridge.name)
-            self.bridge = bridge
-            self.firewall = await self._netlink.bridge_nf_drops(bridge)
         except SystemRefusal as error:
-            log.warning("TAP %s stays out of bridge %s: %s", self._config.tap, bridge.name, error)
+            self._refused = str(error)
+            return
+        self._refused = None
+        if self.bridge is None:
+            log.info("TAP %s is in bridge %s", self._config.tap, bridge.name)
+        self.bridge = bridge
+
+    async def check(self, now: float) -> list[str]:
+        """Look what keeps frames from passing here; log what is new, and return all of it.
+
+        The firewall is read again every LOOK_AGAIN seconds at most, as that takes two processes;
+        while it is known to drop frames, always, since somebody is about to change it.
+        """
+        bridge = self.bridge
+        if bridge is None:
+            self.firewall, self._looked = None, float("-inf")
+        elif self.firewall is not None or now >= self._looked + LOOK_AGAIN:
+            self._looked = now
+            self.firewall = await self._netlink.bridge_nf_drops(bridge)
+        warnings = self.warnings()
+        for warning in warnings:
+            if warning not in self._told:
+                self._told.add(warning)
+                log.warning("%s", warning)
+        return warnings
 
     async def _give_addresses(self) -> None:
         config = self._config
@@ -135,10 +168,15 @@ class Attachment:
         config = self._config
         if self.firewall is not None:
             found.append(self.firewall)
-        if config.bridge is not None and self.bridge is None:
-            found.append(
-                f"bridge {config.bridge} does not exist: create it, the TAP joins by itself"
-            )
+        if config.bridge is not None and self.tap is not None and self.bridge is None:
+            if self._configured is None:
+                found.append(
+                    f"bridge {config.bridge} does not exist: create it, the TAP joins by itself"
+                )
+            elif self._refused is not None:
+                found.append(
+                    f"TAP {config.tap} stays out of bridge {config.bridge}: {self._refused}"
+                )
         tap = self.tap
         if tap is not None and tap.port_state in ("listening", "learning") and self.bridge:
             seconds = 2 * self.bridge.forward_delay

@@ -48,7 +48,8 @@ class Reporter:
         tap, bridge = attachment.tap, attachment.bridge
         states = mesh.signal_states
         first = next((state for state in states if state.connected), states[0])
-        warnings = attachment.warnings() + app.proxy.snapshot()["warnings"]
+        warnings = await attachment.check(time.monotonic()) + app.proxy.snapshot()["warnings"]
+        warnings += app.guard.warnings()
         merged = dict(app.counters)
         for name, count in counters.items():
             merged[name] = merged.get(name, 0) + count
@@ -151,6 +152,7 @@ class Reporter:
             gateway["nodes"] = [self._name(node) for node in gateway["nodes"]]
         for blocked in found["blocked"]:
             blocked["peer"] = self._name(blocked["peer"])
+        found["blocked"] += self._app.guard.refusals()
         return convert({key: found[key] for key in ("bindings", *_MORE)}, Bindings)
 
     def _name(self, at: str) -> str:
