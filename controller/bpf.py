@@ -142,6 +142,13 @@ def frames_from(sources: Collection[bytes]) -> bytes:
     return _assemble([*_OUTGOING_ONLY, *unicast_only, *others, *chosen, *_DROP])
 
 
+def frames_to(destination: bytes) -> bytes:
+    """Frames to one MAC."""
+    low, high = int.from_bytes(destination[2:], "big"), int.from_bytes(destination[:2], "big")
+    matching = _when(_load(_LD_W, 2), low, _when(_load(_LD_H, 0), high, _ACCEPT))
+    return _assemble([*_OUTGOING_ONLY, *matching, *_DROP])
+
+
 def deleted_bridge_entries_only() -> bytes:
     """For a netlink socket: of all neighbour messages only RTM_DELNEIGH about a bridge entry.
 

@@ -5,6 +5,7 @@
     membership  = HKDF-Expand(root, "membership")   Ed25519 seed; the public key goes to rendezvous
     seal        = HKDF-Expand(root, "seal")         mixed into every sealed signalling message
     card        = HKDF-Expand(root, "card")         AEAD key of the name shown in presence
+    beacon      = HKDF-Expand(root, "beacon")       HMAC key of loop beacons
     network_id  = HKDF-Expand(root, "id")           16 bytes
 
 (RFC 5869.) The name is part of it, so one secret used for two networks gives unrelated keys.
@@ -36,6 +37,7 @@ class NetworkKeys:
     psk: bytes = field(repr=False)
     seal: bytes = field(repr=False)
     card: bytes = field(repr=False)
+    beacon: bytes = field(repr=False)
     membership: SigningKey = field(repr=False)
 
     @classmethod
@@ -49,6 +51,7 @@ class NetworkKeys:
             psk=hkdf_expand(root, b"psk", 32),
             seal=hkdf_expand(root, b"seal", 32),
             card=hkdf_expand(root, b"card", 32),
+            beacon=hkdf_expand(root, b"beacon", 32),
             membership=SigningKey.from_seed(hkdf_expand(root, b"membership", 32)),
         )
 

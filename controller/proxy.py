@@ -55,10 +55,15 @@ class Proxy:
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self._pins: dict[tuple[Mac, Vlan], NodeId | None] = {}
+        self._addresses: frozenset[tuple[Ip, Mac]] = frozenset()
+        self._blocked = False
 
     # -- in
 
     def captured(self, packet: Captured) -> None:
+        if self._blocked:
+            self._counters["frames_dropped.loop_blocked"] += 1
+            return
         self._do(self.switch.captured(packet, self._loop.time()))
 
     def received(self, event: api.IccReceived) -> None:
@@ -86,10 +91,29 @@ class Proxy:
 
     def ports_gone(self, entries: Collection[tuple[Mac, Vlan]]) -> None:
         for mac, vlan in entries:
+            if self._blocked:
+                return
             self._do(self.switch.local_port_gone(mac, vlan, self._loop.time()))
 
     def bridge_addresses(self, addresses: frozenset[tuple[Ip, Mac]]) -> None:
-        self._do(self.switch.bridge_addresses(addresses, self._loop.time()))
+        self._addresses = addresses
+        if not self._blocked:
+            self._do(self.switch.bridge_addresses(addresses, self._loop.time()))
+
+    def set_blocked(self, blocked: bool) -> None:
+        """Block the TAP, or open it again.
+
+        While it is blocked, nothing is behind it: another node answers for its segment.
+        """
+        now = self._loop.time()
+        if blocked and not self._blocked:
+            for binding in self.snapshot()["bindings"]:
+                if binding["at"] == "local":
+                    self._do(self.switch.local_port_gone(binding["mac"], binding["vlan"], now))
+            self._do(self.switch.bridge_addresses(frozenset(), now))
+        self._blocked = blocked
+        if not blocked:
+            self._do(self.switch.bridge_addresses(self._addresses, now))
 
     def clear(self, ip: Ip) -> None:
         self._do(self.switch.clear(ip, self._loop.time()))
@@ -105,6 +129,9 @@ class Proxy:
         unpins: list[api.PinEntry] = []
         for action in actions:
             if isinstance(action, Inject):
+                if self._blocked:
+                    self._counters["frames_dropped.loop_blocked"] += 1
+                    continue
                 self._tunnel.notify("inject", api.Frame(build(action.packet)))
             elif isinstance(action, Send):
                 payload = rpc.encode(action.message)

@@ -95,6 +95,11 @@ class Switch:
         """The sender of this node's own frames on its bridge, see ``Core``."""
         return self._core.probe_mac
 
+    @property
+    def probe_mac(self) -> Mac:
+        """The sender of this node's own frames on its bridge, see ``Core``."""
+        return self._core.probe_mac
+
     # --- frames
 
     def captured(self, packet: Captured, now: float) -> list[Action]:

@@ -16,6 +16,7 @@ def test_derivation_is_hkdf_as_documented() -> None:
         (b"psk", 32, keys.psk),
         (b"seal", 32, keys.seal),
         (b"card", 32, keys.card),
+        (b"beacon", 32, keys.beacon),
         (b"id", 16, keys.network_id),
     ):
         assert HKDFExpand(SHA256(), size, label).derive(root) == value
@@ -31,7 +32,7 @@ def test_keys_do_not_change_between_versions() -> None:
 
 def test_every_key_differs_and_depends_on_name_and_secret() -> None:
     sets = [
-        {k.psk, k.seal, k.card, k.network_id, k.membership_key}
+        {k.psk, k.seal, k.card, k.beacon, k.network_id, k.membership_key}
         for k in (
             NetworkKeys.derive("lab", "a"),
             NetworkKeys.derive("lab", "b"),
@@ -39,7 +40,7 @@ def test_every_key_differs_and_depends_on_name_and_secret() -> None:
             NetworkKeys.derive("", "\N{SNOWMAN}\ud800"),
         )
     ]
-    assert len(set.union(*sets)) == 20
+    assert len(set.union(*sets)) == 24
 
 
 def test_membership_key_verifies_what_the_secret_signs() -> None:
