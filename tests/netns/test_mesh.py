@@ -14,7 +14,7 @@ from contextlib import ExitStack
 from lab import Container, Controller, Lab
 from lab.layouts import Hosts, Place, build
 
-EXPERIMENTAL = 0x88B5  # IEEE 802 local experimental EtherType
+EXPERIMENTAL = 0x88B6  # the second of the two EtherTypes for local experiments (RFC 9542)
 PLACES: Sequence[Place] = ["easy", "easy", "public", "easy", "shared", "shared", "public", "easy"]
 
 
