@@ -7,7 +7,7 @@ is objected to, and what it believes of us is confirmed, corrected or withdrawn.
 
 from controller import rpc
 from controller.bindings import Binding, Change, Key, Origin, Outcome
-from controller.core import Core
+from controller.core import Core, entry
 from controller.model import NodeId
 from controller.ownership import Ownership
 from controller.probing import QUICK, Prober
@@ -103,6 +103,8 @@ class Hearsay:
         key = rpc.key(held)
         binding = self._table.get(key)
         if binding is not None and binding.node == self._core.node:
+            if binding.alive and entry(binding) == held:
+                return
             if binding.alive and binding.sequence <= held.sequence and binding.mac != held.mac:
                 self._rise(peer, key, held.sequence, now)
                 return

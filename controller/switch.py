@@ -88,12 +88,8 @@ class Switch:
         self._hearsay = Hearsay(core, self._ownership, self._prober, self._sync)
         self._echoes = Echoes(core, self._gateways, self._prober)
         self._rpcs: Buckets[NodeId] = Buckets(RPC_RATE, RPC_BURST, 4096)
+        self._away: dict[NodeId, float] = {}
         self._started = False
-
-    @property
-    def probe_mac(self) -> Mac:
-        """The sender of this node's own frames on its bridge, see ``Core``."""
-        return self._core.probe_mac
 
     @property
     def probe_mac(self) -> Mac:
@@ -382,20 +378,26 @@ class Switch:
         """A link to ``peer`` is up: it carries messages from now on."""
         if peer != self.node and peer not in self.policy.refused:
             self._core.peers[peer] = now
+            self._away.pop(peer, None)
             self._sync.peer_up(peer, now)
             self._questions.peer_up(peer, now)
         return self._finish(now)
 
     def peer_down(self, peer: NodeId, now: float) -> list[Action]:
         """The link to ``peer`` is gone: nobody answers for its containers any more."""
+        self._disconnect(peer, now)
+        return self._finish(now)
+
+    def _disconnect(self, peer: NodeId, now: float) -> None:
         if self._core.peers.pop(peer, None) is not None:
             self._sync.peer_down(peer)
             self._prober.peer_down(peer, now)
+            self._away[peer] = now
             self._core.timers.call_at(now + LINGER_S, lambda t: self._peer_lost(peer, now, t))
-        return self._finish(now)
 
     def _peer_lost(self, peer: NodeId, since: float, now: float) -> None:
-        if peer not in self._core.peers:
+        if self._away.get(peer) == since:
+            del self._away[peer]
             self._ownership.forget_node(peer)
             if self._gateways.forget(peer):
                 self._gateways_changed(now)
@@ -410,7 +412,7 @@ class Switch:
                 f"{self.policy.names[name][:8]}: refused",
                 now,
             )
-            self.peer_down(peer, now)
+            self._disconnect(peer, now)
         return self._finish(now)
 
     # --- the host

@@ -110,6 +110,9 @@ class Sync:
         """Greet ``peer`` now, and once more in case that gets lost."""
         self._repairs.pop(peer, None)
         self._greet(peer)
+        if not self._core.table.count(peer):
+            # We may have restarted, and the link not: then the peer sees no reason to say anything.
+            self._ask(peer, self._repairs.setdefault(peer, _Repair()), now)
         self._core.timers.call_at(now + DIGEST_AFTER_S, lambda t: self._greet(peer))
 
     def peer_down(self, peer: NodeId) -> None:
@@ -157,6 +160,9 @@ class Sync:
         state = (message.own, held)
         repair.pause = min(MAX_REPAIR_S, repair.pause * 2) if repair.state == state else REPAIR_S
         repair.state = state
+        self._ask(peer, repair, now)
+
+    def _ask(self, peer: NodeId, repair: _Repair, now: float) -> None:
         repair.after = now + repair.pause
         self._core.counters["comparisons"] += 1
         self._core.send(peer, rpc.Compare(self._core.table.checksums(peer)))

@@ -160,10 +160,10 @@ def test_a_stale_owner_does_not_block_an_address() -> None:
     owner.announce("10.0.3.7")
     world.run(20)
     world.b.stop(owner, noticed=False)
+    world.loss = 1.0
     world.restart("a")
     prober = world.a.run(mac=mac(5))
-    world.loss = 1.0
-    world.run(1)
+    world.run(1.5)
     world.loss = 0.0
     prober.probe("10.0.3.7")
     world.run(1)
