@@ -85,7 +85,8 @@ class App:
             config.tap,
             self.tunnel,
             self.counters,
-            blocked=self.proxy.set_blocked,
+            changed=self.proxy.segment_changed,
+            forget_entries=self.attachment.forget_entries,
             active=self._may_loop,
             name=self._name,
         )

@@ -153,6 +153,14 @@ class Attachment:
                 log.warning("%s", warning)
         return warnings
 
+    async def forget_entries(self) -> None:
+        """Have the bridge learn anew where everybody is."""
+        if self.bridge is not None:
+            try:
+                await self._netlink.forget_entries(self.bridge)
+            except SystemRefusal as error:
+                log.warning("%s", error)
+
     async def _give_addresses(self) -> None:
         config = self._config
         wanted = [str(address) for address in (config.ip4, config.ip6) if address is not None]

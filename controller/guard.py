@@ -1,6 +1,7 @@
 """The loop guard: beacons out and in, the pure ``Loops`` between, and its word carried out."""
 
 import asyncio
+import contextlib
 import logging
 import socket
 import struct
@@ -31,7 +32,8 @@ _SOL_PACKET, _PACKET_STATISTICS = 263, 6
 class Guard:
     """Keeps loops out of one TAP.
 
-    ``blocked`` hears whether the TAP is; ``active`` says whether it joins a bridge and a link,
+    ``changed`` hears that the segment is another one, and whether the TAP is blocked;
+    ``forget_entries`` has the bridge learn anew; ``active`` says whether it joins a bridge and a link,
     without which there can be no loop; ``name`` names a node.
     """
 
@@ -44,7 +46,8 @@ class Guard:
         tunnel: Tunnel,
         counters: Counter[str],
         *,
-        blocked: Callable[[bool], None],
+        changed: Callable[[bool], None],
+        forget_entries: Callable[[], Awaitable[None]],
         active: Callable[[], bool],
         name: Callable[[NodeId], str],
     ) -> None:
@@ -54,12 +57,14 @@ class Guard:
         self._tap = tap
         self._tunnel = tunnel
         self._counters = counters
-        self._blocked = blocked
+        self._changed = changed
+        self._forget_entries = forget_entries
         self._active = active
         self._name = name
         self._loop = asyncio.get_running_loop()
         self._socket: socket.socket | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._news = asyncio.Event()
 
     # -- life
 
@@ -83,7 +88,7 @@ class Guard:
         now = self._loop.time()
         if blocked and self.loops.state is not State.BLOCKED:
             self.loops.resume(now)
-            self._blocked(True)
+            self._changed(True)
             log.warning("the TAP was left blocked because of a loop; looking whether it is there")
         elif self.loops.state is State.BLOCKED:
             self._tunnel.notify("set_blocked", api.Blocked(True))
@@ -94,9 +99,15 @@ class Guard:
             self._tick()
 
     async def watch(self, links: Callable[[], Awaitable[list[api.LinkInfo]]]) -> None:
-        """While there is a loop, look which peers forward without a controller. Runs for ever."""
+        """After a change, have the bridge learn anew; while there is a loop, look which peers
+        forward without a controller. Runs for ever."""
         while True:
-            await asyncio.sleep(LOOK_EVERY)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_EVERY):
+                    await self._news.wait()
+            if self._news.is_set():
+                self._news.clear()
+                await self._forget_entries()
             if self.loops.state is State.ALONE:
                 continue
             try:
@@ -165,9 +176,9 @@ class Guard:
             self._tunnel.notify("inject", api.Frame(frame))
             return
         blocked = action.state is State.BLOCKED
-        if blocked != (action.before is State.BLOCKED):
-            self._tunnel.notify("set_blocked", api.Blocked(blocked))
-            self._blocked(blocked)
+        self._tunnel.notify("set_blocked", api.Blocked(blocked))
+        self._changed(blocked)
+        self._news.set()
         if action.state is State.ALONE:
             log.info("the loop is gone: the TAP carries everything again")
         else:

@@ -269,6 +269,14 @@ class Netlink:
         if link is not None and link.master is not None:
             await self._set(link, "detaching", master=0)
 
+    async def forget_entries(self, bridge: Link) -> None:
+        """Have the bridge forget what it has learned, as after a change of topology (802.1D
+        section 7.9: spanning tree does the same). It floods until it has learned it anew."""
+        try:
+            await self._ask("link", "set", index=bridge.index, kind=bridge.kind, br_fdb_flush=True)
+        except NetlinkError as error:
+            raise _refusal(f"flushing {bridge.name}", error) from error
+
     async def silence(self, tap: str) -> None:
         """No link-local address: a TAP that is not up yet will emit no DAD, RS or MLD."""
         link = await self._tap(tap)

@@ -100,20 +100,18 @@ class Proxy:
         if not self._blocked:
             self._do(self.switch.bridge_addresses(addresses, self._loop.time()))
 
-    def set_blocked(self, blocked: bool) -> None:
-        """Block the TAP, or open it again.
+    def segment_changed(self, blocked: bool) -> None:
+        """The bridge is on another segment than before: who is behind the TAP must show anew.
 
-        While it is blocked, nothing is behind it: another node answers for its segment.
+        While it is blocked, nobody is: another node answers for its segment.
         """
         now = self._loop.time()
-        if blocked and not self._blocked:
-            for binding in self.snapshot()["bindings"]:
-                if binding["at"] == "local":
-                    self._do(self.switch.local_port_gone(binding["mac"], binding["vlan"], now))
-            self._do(self.switch.bridge_addresses(frozenset(), now))
+        for binding in self.snapshot()["bindings"]:
+            if binding["at"] == "local":
+                self._do(self.switch.local_port_gone(binding["mac"], binding["vlan"], now))
         self._blocked = blocked
-        if not blocked:
-            self._do(self.switch.bridge_addresses(self._addresses, now))
+        addresses = frozenset() if blocked else self._addresses
+        self._do(self.switch.bridge_addresses(addresses, now))
 
     def clear(self, ip: Ip) -> None:
         self._do(self.switch.clear(ip, self._loop.time()))

@@ -123,11 +123,12 @@ class Tincan:
             link.announce_flags(now)
 
     async def _set_blocked(self, wish: api.Blocked) -> tuple[None, None]:
-        """Block the TAP, or open it again.
+        """Block the TAP, or open it again; either way the segment behind it is another one.
 
         It stays as it is when the controller goes: a loop is worse than a host that waits for
         its controller behind another one's link.
         """
+        self._policy.table.forget_learned()
         if wish.blocked != self._policy.blocked:
             logger.warning("the TAP is %s", "blocked" if wish.blocked else "open again")
             now = self._loop.time()

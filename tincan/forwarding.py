@@ -122,6 +122,11 @@ class Forwarding(Generic[PortT]):
             self._remove(entry)
         del self._learned[port]
 
+    def forget_learned(self) -> None:
+        """Remove what was learned from anybody: the topology is another one."""
+        for entry in [e for e in self if not e.pinned]:
+            self._remove(entry)
+
     def flush_pins(self) -> None:
         """Turn all pins into learned entries' absence: a new controller starts from nothing."""
         for entry in [e for e in self if e.pinned]:
