@@ -104,6 +104,7 @@ class Link:
         self._mtu_probing = mtu_probing
         self._liveness = Liveness(elected, clock())
         self._pmtu: PathMtu | None = None
+        self._told_rtt: float | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._armed = NEVER  # when the timer runs out
         self._held: deque[tuple[float, bytes]] = deque()
@@ -126,8 +127,9 @@ class Link:
 
     @property
     def rtt(self) -> float | None:
-        """Smoothed round trip, seconds."""
-        return self._liveness.rtt
+        """Smoothed round trip, seconds: measured here, or told by the side that probes."""
+        own = self._liveness.rtt
+        return self._told_rtt if own is None else own
 
     # -- frames out
 
@@ -263,23 +265,26 @@ class Link:
         self._send(path, now, body=self.body or self._base_body(path))
 
     def _probed(self, payload: bytes, source: Source, now: float) -> None:
-        number, flags = ECHO.unpack(payload)
+        number, flags, rtt = ECHO.unpack(payload)
         self._peer_flags(flags)
+        self._told_rtt = rtt / 1e6 if rtt else None
         negotiation = source.negotiation
         if negotiation is not self.active and negotiation.path is not None and not self.elected:
             self._move(negotiation, now)
-        self._reply(source, item(Item.PROBE_REPLY, ECHO.pack(number, self._flags())), now)
+        self._reply(source, self._echo(Item.PROBE_REPLY, number), now)
 
     def _probe_answered(self, payload: bytes, source: Source, now: float) -> None:
-        number, flags = ECHO.unpack(payload)
+        number, flags, _ = ECHO.unpack(payload)
         self._peer_flags(flags)
         if source.negotiation is not self.active and self.elected:
             self._move(source.negotiation, now)
         self._liveness.probe_answered(number, now)
         self._arm(self._deadline())
 
-    def _flags(self) -> int:
-        return (1 if self._attached() else 0) | (2 if self._blocked() else 0)
+    def _echo(self, kind: Item, number: int) -> bytes:
+        flags = (1 if self._attached() else 0) | (2 if self._blocked() else 0)
+        measured = min(int((self._liveness.rtt or 0.0) * 1e6), 0xFFFFFFFF)
+        return item(kind, ECHO.pack(number, flags, measured))
 
     def _peer_flags(self, flags: int) -> None:
         attended, blocked = bool(flags & 1), bool(flags & 2)
@@ -313,7 +318,7 @@ class Link:
     def _validate(self, path: Path, now: float) -> None:
         """Send a probe by a path that may become ours: its answer moves us there."""
         if self.session.sealing is not None:
-            self.record.append(item(Item.PROBE, ECHO.pack(0, self._flags())))
+            self.record.append(self._echo(Item.PROBE, 0))
             self._send(path, now, body=self._base_body(path))
 
     def _send_raw(self, path: Path | None, datagrams: list[bytes]) -> None:
@@ -474,7 +479,7 @@ class Link:
 
     def _send_probes(self, numbers: list[int], now: float) -> None:
         for number in numbers:
-            self.record.append(item(Item.PROBE, ECHO.pack(number, self._flags())))
+            self.record.append(self._echo(Item.PROBE, number))
             self._send(self.path, now)
 
     def _probe_mtu(self, now: float) -> None:

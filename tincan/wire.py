@@ -62,8 +62,9 @@ class Item(IntEnum):
     CLOSE = 7  # the sender leaves: do not wait for silence
 
 
-# PROBE and PROBE_REPLY: number, flags (1: a controller is attached; 2: the TAP is blocked)
-ECHO = struct.Struct(">IB")
+# PROBE and PROBE_REPLY: number, flags (1: a controller is attached; 2: the TAP is blocked), the
+# sender's smoothed round trip in us (0: none; the side that does not probe measures nothing).
+ECHO = struct.Struct(">IBI")
 SIZE = struct.Struct(">H")  # payload of MTU_PROBE and MTU_REPLY, and the channel of ICC
 
 FRAME_WORD: Final = Item.FRAME << 28
