@@ -145,6 +145,10 @@ class Ownership:
                 f"full {self._core.node} {mac}", f"no room for {name(key)} at {mac} here", now
             )
             return None
+        if router is None and ":" in key[1] and change.new is not None:
+            # Only its own advertisement says whether it is a router, and our answers repeat that:
+            # a wrong "no" takes a default route away (RFC 4861 section 7.2.5).
+            self._verify(change.new, now)
         return self.changed(change, now)
 
     # --- contests
@@ -235,7 +239,8 @@ class Ownership:
         key = new.key
         self._pins.changed(old, new)
         moved = new.alive and old is not None and (old.mac, old.node) != (new.mac, new.node)
-        if moved:
+        # An address that was given up and is used anew by another container has not moved.
+        if moved and old is not None and (old.alive or old.mac == new.mac):
             self._core.counters["moves"] += 1
             if self._duplicates.moved(key, now):
                 self._core.counters["freezes"] += 1
