@@ -9,6 +9,7 @@ import hashlib
 import logging
 import random
 import signal
+import subprocess
 import time
 from collections import Counter
 from contextlib import AsyncExitStack
@@ -20,18 +21,15 @@ from controller.cli import version
 from controller.config import Config
 from controller.control_server import ControlServer
 from controller.guard import Guard
-from controller.identity import load_key
 from controller.keys import NetworkKeys
 from controller.mesh import Mesh
 from controller.metrics import new_counters
 from controller.model import Captured, Ip, Mac, NodeId
 from controller.netlink import AddressChanged, Netlink
 from controller.policy import Policy, Static
-from controller.process import check_rights, hold
 from controller.proxy import Proxy
 from controller.report import Reporter
 from controller.signal.endpoint import Endpoint
-from controller.signal.rendezvous import Rendezvous
 from controller.switch import Switch
 from controller.tunnel import Tunnel, TunnelLost
 from tincan import api
@@ -46,7 +44,13 @@ LONGEST_RESTART_PAUSE: Final = 10.0
 class App:
     """One controller, from ``start`` to its end."""
 
-    def __init__(self, config: Config, private: PrivateKey, netlink: Netlink) -> None:
+    def __init__(
+        self,
+        config: Config,
+        private: PrivateKey,
+        netlink: Netlink,
+        started: "subprocess.Popen[bytes] | None" = None,
+    ) -> None:
         self._config = config
         self._private = private
         self._netlink = netlink
@@ -56,7 +60,12 @@ class App:
         self.started = time.monotonic()
         self.keys = NetworkKeys.derive(config.network, config.secret)
         self.tunnel = Tunnel(
-            config.run_dir, config.tincan_logging, version(), self._on_tunnel, self.counters
+            config.run_dir,
+            config.tincan_logging,
+            version(),
+            self._on_tunnel,
+            self.counters,
+            started,
         )
         self.proxy = Proxy(
             Switch(
@@ -178,7 +187,8 @@ class App:
 
     async def _heartbeat(self) -> None:
         while True:
-            self.tunnel.notify("heartbeat", api.Heartbeat(self.capture is not None))
+            reading = self.capture is not None and self.capture.reading
+            self.tunnel.notify("heartbeat", api.Heartbeat(reading))
             await asyncio.sleep(api.HEARTBEAT_INTERVAL)
 
     async def _keep_tincan(self) -> None:
@@ -307,16 +317,20 @@ def _policy(config: Config) -> Policy:
     )
 
 
-async def _serve(config: Config, private: PrivateKey) -> None:
+async def _serve(
+    config: Config, private: PrivateKey, started: "subprocess.Popen[bytes] | None"
+) -> None:
     loop = asyncio.get_running_loop()
     finished = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, finished.set)
     async with AsyncExitStack() as stack:
         netlink = await stack.enter_async_context(Netlink())
-        app = App(config, private, netlink)
+        app = App(config, private, netlink, started)
         urls = config.signal
         if config.listen is not None:
+            from controller.signal.rendezvous import Rendezvous  # not everybody needs it
+
             stun = Endpoint(config.listen.host, 3478)
             rendezvous = Rendezvous(
                 config.listen,
@@ -354,12 +368,6 @@ async def _first(finished: asyncio.Event, running: asyncio.Task[None]) -> None:
     waiting.cancel()
 
 
-def run(config: Config) -> int:
-    """Run a controller until SIGTERM or SIGINT; return the exit status. Raise SystemRefusal."""
-    check_rights()
-    with hold(config.run_dir, "run_dir"), hold(config.state_dir, "state_dir"):
-        private = load_key(config.state_dir)
-        asyncio.run(_serve(config, private))
-        (config.run_dir / "tincan.log").unlink(missing_ok=True)
-        (config.run_dir / "tincan.log.1").unlink(missing_ok=True)
-    return 0
+def serve(config: Config, private: PrivateKey, started: "subprocess.Popen[bytes] | None") -> None:
+    """Run until SIGTERM or SIGINT. ``started``: a tincan that is loading. Raise SystemRefusal."""
+    asyncio.run(_serve(config, private, started))

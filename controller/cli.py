@@ -170,7 +170,7 @@ def _run(options: argparse.Namespace) -> int:
     log_to_stderr(config.controller_logging)
     for warning in config.warnings:
         log.warning("%s", warning)
-    from controller.app import run
+    from controller.launch import run
 
     status: int = run(config)
     return status

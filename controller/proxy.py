@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterable
 from typing import Any, Final
 
 from controller import rpc
-from controller.capture import build
+from controller.build import build
 from controller.errors import RpcError
 from controller.model import (
     Action,

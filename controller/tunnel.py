@@ -16,15 +16,18 @@ import contextlib
 import itertools
 import logging
 import os
+import select
+import signal
 import socket
+import struct
 import subprocess
-import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from controller.errors import SystemRefusal
+from controller.launch import start_tincan
 from tincan import api
 from tincan.codec import DecodeError, Raw, Struct, decode, encode
 
@@ -32,7 +35,8 @@ log = logging.getLogger(__name__)
 
 START_WITHIN: Final = 10.0  # s for a tincan that we start to answer
 ANSWER_WITHIN: Final = 10.0  # s for an answer; gathering candidates takes 2 s at worst
-STOP_WITHIN: Final = 3.0  # s for a tincan to leave when asked
+HUNG_AFTER: Final = 5.0  # s without an answer to ``alive``; a link's own silence is 6.5 s
+STOP_WITHIN: Final = 3.0  # s for a tincan to leave when asked; then it is killed
 RETRY: Final = 0.02  # s between attempts to connect to a tincan that is starting
 MAX_PER_WAKE: Final = 64
 
@@ -63,6 +67,7 @@ class Tunnel:
         version: str,
         on_event: Callable[[Any], None],
         counters: Counter[str],
+        started: "subprocess.Popen[bytes] | None" = None,
     ) -> None:
         self.lost = asyncio.Event()
         self._run_dir = run_dir
@@ -74,7 +79,8 @@ class Tunnel:
         self._numbers = itertools.count(1)
         self._waiting: dict[int, asyncio.Future[_AnyResponse]] = {}
         self._socket: socket.socket | None = None
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process = started
+        self._pidfd: int | None = None  # of the tincan behind the socket, whoever started it
         self._tap: int | None = None
         self._received: list[int] = []
 
@@ -84,7 +90,12 @@ class Tunnel:
         """Take over the tincan that runs in ``run_dir``, or start one. Raise SystemRefusal."""
         welcome = None
         if self._try_connect():
-            welcome = await self._greet()
+            try:
+                welcome = await self._greet()
+            except TunnelLost as error:
+                log.warning("replacing the tincan that was running: %s", error)
+                self._kill()
+                await self._ended()
         if welcome is None:
             await self._start()
             welcome = await self._greet()
@@ -98,14 +109,16 @@ class Tunnel:
         return await self.connect()
 
     def _try_connect(self) -> bool:
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        # Not blocking: one that hangs accepts nobody, and its queue may be full.
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
         try:
             sock.connect(str(self._run_dir / api.SOCKET_NAME))
         except OSError:
             sock.close()
             return False
-        sock.setblocking(False)
         self._socket = sock
+        self._forget_process()
+        self._pidfd = _process_behind(sock)
         self.lost.clear()
         self._loop.add_reader(sock.fileno(), self._readable, sock)
         return True
@@ -113,7 +126,7 @@ class Tunnel:
     async def _greet(self) -> api.Welcome | None:
         """Exchange versions; None: incompatible, and told to leave."""
         hello = api.Hello(api.API_VERSION, self._version)
-        welcome = await self.call("hello", hello, api.Welcome)
+        welcome = await self.call("hello", hello, api.Welcome, within=HUNG_AFTER)
         if welcome.api == api.API_VERSION:
             return welcome
         log.warning("replacing a tincan of API version %d", welcome.api)
@@ -121,18 +134,9 @@ class Tunnel:
         return None
 
     async def _start(self) -> None:
-        """Start tincan in a session of its own, holding no pipe: our death is not its."""
-        command = [sys.executable, "-m", "tincan.cli", "--run-dir", str(self._run_dir)]
-        try:
-            self._process = subprocess.Popen(  # noqa: ASYNC220 - no pipe, no wait
-                [*command, "--log-level", self._level],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                start_new_session=True,
-            )
-        except OSError as error:
-            raise SystemRefusal(f"cannot start tincan: {error.strerror}") from None
+        """Start tincan, unless one is starting, and wait until it answers."""
+        if self._process is None or self._process.poll() is not None:
+            self._process = start_tincan(self._run_dir, self._level)
         deadline = self._loop.time() + START_WITHIN
         while not self._try_connect():
             if self._process.poll() is not None:
@@ -144,21 +148,58 @@ class Tunnel:
                 raise SystemRefusal("tincan does not answer", f"see {self._run_dir}/tincan.log")
             await asyncio.sleep(RETRY)
 
+    async def alive(self, capture: bool) -> None:
+        """A heartbeat that must be answered; a tincan that hangs is killed. Raise TunnelLost."""
+        try:
+            await self.call("heartbeat", api.Heartbeat(capture), type(None), within=HUNG_AFTER)
+        except TunnelLost:
+            self._kill()
+            self._disconnect()
+            raise
+
+    def discard(self) -> None:
+        """Kill a tincan that is of no use any more: ``lost`` will be set."""
+        self.release_tap()
+        self._kill()
+        self._disconnect()
+
     async def stop(self) -> None:
-        """Have tincan give everything back and end."""
+        """Have tincan give everything back and end; kill it if it does not."""
         if self._socket is not None:
             self.notify("shutdown", None)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(STOP_WITHIN):
-                    await self.lost.wait()
-        process, self._process = self._process, None
-        if process is not None:
-            try:
-                await asyncio.to_thread(process.wait, STOP_WITHIN)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+        elif self._process is not None:
+            self._process.terminate()  # not yet listening
+        try:
+            async with asyncio.timeout(STOP_WITHIN):
+                await self._ended()
+        except TimeoutError:
+            log.warning("tincan does not end; killing it")
+            self._kill()
+            await self._ended()
+        self._process = None
         self._disconnect()
+
+    async def _ended(self) -> None:
+        """Wait for the end of the process, ours or the one that we took over."""
+        while not self._is_over():
+            await asyncio.sleep(RETRY)
+
+    def _is_over(self) -> bool:
+        if self._process is not None and self._process.poll() is None:
+            return False
+        return self._pidfd is None or bool(select.select([self._pidfd], [], [], 0)[0])
+
+    def _kill(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+        if self._pidfd is not None:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+
+    def _forget_process(self) -> None:
+        if self._pidfd is not None:
+            os.close(self._pidfd)
+            self._pidfd = None
 
     def release_tap(self) -> None:
         """Give up the duplicate of the TAP: with tincan's own gone too, the device vanishes."""
@@ -169,6 +210,7 @@ class Tunnel:
     def close(self) -> None:
         """Leave tincan running, and forget it."""
         self._disconnect()
+        self._forget_process()
         self.release_tap()
 
     # -- talking
@@ -185,7 +227,12 @@ class Tunnel:
         return info
 
     async def call(
-        self, method: str, params: object, kind: type[T], descriptor: int | None = None
+        self,
+        method: str,
+        params: object,
+        kind: type[T],
+        descriptor: int | None = None,
+        within: float = ANSWER_WITHIN,
     ) -> T:
         """Return tincan's answer; raise SystemRefusal with what it says, or TunnelLost."""
         number = next(self._numbers)
@@ -193,7 +240,7 @@ class Tunnel:
         self._waiting[number] = future
         try:
             self._send(encode(api.Request(method, Raw(encode(params)), number)), descriptor)
-            async with asyncio.timeout(ANSWER_WITHIN):
+            async with asyncio.timeout(within):
                 response = await future
         except TimeoutError:
             raise TunnelLost(f"tincan does not answer {method}") from None
@@ -266,3 +313,13 @@ class Tunnel:
         for future in self._waiting.values():
             if not future.done():
                 future.set_exception(TunnelLost("tincan ended"))
+
+
+def _process_behind(sock: socket.socket) -> int | None:
+    """Return a pidfd of the process that listens behind ``sock``; None if it cannot be had."""
+    credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+    pid = struct.unpack("=iII", credentials)[0]  # struct ucred
+    try:
+        return os.pidfd_open(pid) if pid else None
+    except OSError:
+        return None

@@ -11,7 +11,7 @@ import pytest
 from scapy.layers.inet6 import ICMPv6EchoRequest, ICMPv6ND_NS, IPv6ExtHdrFragment
 
 from controller import bpf
-from controller.capture import build
+from controller.build import build
 from controller.model import Buildable, Prohibited
 from tests.controller.test_capture import (
     ADVERTISEMENT,

@@ -30,7 +30,8 @@ from scapy.layers.inet6 import (
 from scapy.layers.l2 import ARP, Dot1Q, Ether
 from scapy.packet import Packet
 
-from controller.capture import build, parse
+from controller.build import build
+from controller.dissect import parse
 from controller.errors import MalformedFrame
 from controller.model import (
     ARP_REPLY,
@@ -422,7 +423,7 @@ def survive(frame: bytes, vlan: int | None) -> None:
 
 
 def test_scapy_leaves_no_file_in_the_home_directory_and_loads_no_vendors(tmp_path: Path) -> None:
-    code = "import controller.capture, scapy.data; print(len(scapy.data.MANUFDB))"
+    code = "import controller.dissect, scapy.data; print(len(scapy.data.MANUFDB))"
     done = subprocess.run(
         [sys.executable, "-c", code],
         env={**os.environ, "HOME": str(tmp_path)},

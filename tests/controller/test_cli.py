@@ -55,9 +55,9 @@ def no_app(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Callable[[Conf
     before = (root.level, root.handlers[:])
 
     def put(run: Callable[[Config], int]) -> None:
-        app = types.ModuleType("controller.app")
-        app.run = run  # type: ignore[attr-defined]
-        monkeypatch.setitem(sys.modules, "controller.app", app)
+        launch = types.ModuleType("controller.launch")
+        launch.run = run  # type: ignore[attr-defined]
+        monkeypatch.setitem(sys.modules, "controller.launch", launch)
 
     yield put
     root.setLevel(before[0])

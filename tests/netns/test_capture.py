@@ -16,7 +16,9 @@ import pytest
 from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import Ether
 
-from controller.capture import PAUSE, READ_BUDGET, RELIEF, Capture, build
+from controller.build import build
+from controller.capture import PAUSE, READ_BUDGET, RELIEF, Capture
+from controller.dissect import parse  # loaded before any capture is opened: no waiting for it
 from controller.errors import SystemRefusal
 from controller.model import (
     ARP_REPLY,
@@ -59,6 +61,9 @@ SETUP = f"""ip link add br0 type bridge
 def namespace() -> Iterator[Namespace]:
     with Namespace("smcap") as namespace:
         yield namespace
+
+
+assert parse
 
 
 class Bench:

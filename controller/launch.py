@@ -1,0 +1,52 @@
+"""The start of a controller, in the order that has frames flowing soonest.
+
+tincan needs as long to load as the rooms of the controller: both do it at the same time.
+"""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from controller.config import Config
+from controller.errors import SystemRefusal
+from controller.identity import load_key
+from controller.process import check_rights, hold
+from tincan import api
+
+
+def start_tincan(run_dir: Path, level: str) -> "subprocess.Popen[bytes]":
+    """Start tincan in a session of its own, holding no pipe: our death is not its.
+
+    Raises SystemRefusal.
+    """
+    command = [sys.executable, "-m", "tincan.cli", "--run-dir", str(run_dir), "--log-level", level]
+    try:
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise SystemRefusal(f"cannot start tincan: {error.strerror}") from None
+
+
+def run(config: Config) -> int:
+    """Run a controller until SIGTERM or SIGINT; return the exit status. Raise SystemRefusal."""
+    check_rights()
+    with hold(config.run_dir, "run_dir"), hold(config.state_dir, "state_dir"):
+        private = load_key(config.state_dir)
+        started = None
+        if not (config.run_dir / api.SOCKET_NAME).exists():  # else one may be running already
+            started = start_tincan(config.run_dir, config.tincan_logging)
+        try:
+            from controller.app import serve  # takes long
+
+            serve(config, private, started)
+        finally:
+            if started is not None and started.poll() is None:
+                started.terminate()  # what was to use it never came to that
+        (config.run_dir / "tincan.log").unlink(missing_ok=True)
+        (config.run_dir / "tincan.log.1").unlink(missing_ok=True)
+    return 0
