@@ -4,10 +4,12 @@ is blocked. One classic BPF program on the TAP at a time, none in calm weather.
 
 import logging
 from collections import Counter
+from heapq import nlargest
 
+from tincan.forwarding import Local
 from tincan.link import Link
 from tincan.policy import Policy
-from tincan.storm import NOTHING, Storm
+from tincan.storm import MAX_KNOWN, NOTHING, Storm
 from tincan.tap import Tap
 
 logger = logging.getLogger(__name__)
@@ -20,7 +22,7 @@ class Gate:
         self._tap = tap
         self._policy = policy
         self._counters = counters
-        self._storm = Storm(counters, now)
+        self._storm = Storm(counters, now, self._known)
         self._program: bytes | None = None
         self._reason = "tap_queue_full"  # why the device drops a frame now
         self._dropped = tap.dropped()
@@ -37,13 +39,19 @@ class Gate:
         )
         wanted = self._storm.observe(refused, neighbours, now)
         if before is None and wanted is not None:
-            logger.warning("a storm of group frames from the bridge: most of it is dropped")
+            logger.warning("a storm from the bridge: most of it is dropped")
         elif wanted is None and before is not None:
             logger.info("the storm is over")
         if wanted is None:
             self._set(None, "tap_queue_full")
         elif wanted != before or self._reason != "storm":
             self._set(wanted.program(), "storm")
+
+    def _known(self) -> frozenset[bytes]:
+        """The addresses at peers that were heard last."""
+        remote = (entry for entry in self._policy.table if not isinstance(entry.port, Local))
+        latest = nlargest(MAX_KNOWN, remote, key=lambda entry: entry.seen)
+        return frozenset(entry.mac for entry in latest)
 
     def count_dropped(self) -> int:
         """Bring the counters of what the device dropped up to date; return the news."""

@@ -10,12 +10,12 @@ from scapy.layers.inet6 import ICMPv6MLReport2, ICMPv6ND_NA, ICMPv6ND_NS, IPv6
 from scapy.layers.l2 import ARP, Ether
 from scapy.packet import Packet
 
-from tincan.storm import ADMITTED, CALM_FOR, STORM_RATE, Filter, Storm
+from tincan.storm import ADMITTED, CALM_FOR, MAX_KNOWN, STORM_RATE, Filter, Storm
 
 
 def test_calm_weather_needs_no_filter() -> None:
     counters: Counter[str] = Counter()
-    storm = Storm(counters, 0.0)
+    storm = Storm(counters, 0.0, frozenset)
     for tick in range(1, 20):
         counters["frames_flooded"] += int(STORM_RATE / 8)
         assert storm.observe(0, False, tick * 0.25) is None
@@ -23,7 +23,7 @@ def test_calm_weather_needs_no_filter() -> None:
 
 def test_a_storm_is_thinned_in_proportion_and_the_filter_goes_when_it_is_over() -> None:
     counters: Counter[str] = Counter()
-    storm = Storm(counters, 0.0)
+    storm = Storm(counters, 0.0, frozenset)
     counters["frames_dropped.broadcast_policed"] += 25_000
     filter_ = storm.observe(0, True, 0.25)
     assert filter_ is not None
@@ -79,3 +79,34 @@ def test_the_filter(frame: Packet, neighbour: bool) -> None:
     frame = frame.copy()
     frame[Ether].dst = B
     assert accepted(nothing.program(), frame)  # unicast is none of its business
+
+
+def test_the_filter_of_unicast_frames() -> None:
+    known = frozenset(bytes([2, 0, 0, number >> 8, number & 255, 9]) for number in range(MAX_KNOWN))
+    for group in (True, False):
+        program = Filter(1, False, group, known).program()
+        assert len(program) // 8 <= 4096  # BPF_MAXINSNS
+        for mac in known:
+            assert accepted(program, Ether(dst=mac.hex(":")) / bytes(46))
+        assert not sum(accepted(program, Ether(dst=B) / bytes(46)) for _ in range(20)) > 2
+        passed = sum(accepted(program, Ether(dst=ALL) / bytes(46)) for _ in range(20))
+        assert passed <= 2 if group else passed == 20
+
+
+@pytest.mark.parametrize(
+    ("group", "unicast", "wanted"),
+    [(25_000, 0, (True, False)), (0, 25_000, (False, True)), (9_000, 16_000, (True, True))],
+)
+def test_only_what_storms_is_thinned(group: int, unicast: int, wanted: tuple[bool, bool]) -> None:
+    counters: Counter[str] = Counter()
+    known = frozenset({bytes(6)})
+    storm = Storm(counters, 0.0, lambda: known)
+    counters["frames_dropped.multicast_policed"] += group
+    counters["frames_dropped.unknown_unicast_policed"] += unicast
+    counters["frames_flooded"] += 250
+    filter_ = storm.observe(0, False, 0.25)
+    assert filter_ is not None
+    assert (filter_.group, filter_.known is not None) == wanted
+    again = storm.observe(25_000, False, 0.5)  # all of it was refused: it is the same storm
+    assert again is not None
+    assert (again.group, again.known is not None) == wanted
