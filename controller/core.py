@@ -47,9 +47,7 @@ class Core:
 
     def send(self, peer: NodeId | None, message: rpc.Message) -> None:
         """Send to ``peer``, or to all; to nobody when there is nobody."""
-        copies = len(self.peers) if peer is None else int(peer in self.peers)
-        if copies:
-            self.counters[f"rpc_sent.{rpc.kind(message)}"] += copies
+        if peer in self.peers or (peer is None and self.peers):
             self._actions.append(Send(peer, message))
 
     def drain(self) -> list[Action]:

@@ -101,6 +101,9 @@ class Ownership:
             )
         if holder is None or not self._core.reachable(holder):
             return self._take(key, mac, seen.router, now)
+        if not seen.override and holder.mac != mac:
+            self._core.counters["sightings_ignored.no_override"] += 1
+            return None
         self._contest(key, mac, seen.router, holder, now)
         return None
 

@@ -48,13 +48,17 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Sighting:
-    """``key`` was heard from ``mac`` on the local bridge. ``announced``: unasked, to everybody.
-    ``reply_to``: the MAC whose question it answers. ``router`` None: the packet does not say."""
+    """``key`` was heard from ``mac`` on the local bridge.
+
+    ``router`` None: the packet does not say. ``override`` False: not meant to change what is known
+    (RFC 4861 section 7.2.5; several hosts may answer so for one anycast address). ``reply_to``:
+    the MAC whose question it answers.
+    """
 
     key: Key
     mac: Mac
     router: bool | None = None
-    announced: bool = False
+    override: bool = True
     reply_to: Mac | None = None
 
 
@@ -97,13 +101,12 @@ def _read_arp(packet: Arp) -> Reading:
     if packet.spa == packet.tpa:
         if packet.spa == NO_IP4:
             return Reading(refused="bad_address")
-        return Reading(Sighting(sender, packet.sha, announced=True), unicast=unicast)
+        return Reading(Sighting(sender, packet.sha), unicast=unicast)
     if packet.op != ARP_REQUEST:
         if packet.spa == NO_IP4:
             return Reading(refused="bad_address")
         to = packet.tha if unicast else None
-        sighting = Sighting(sender, packet.sha, announced=not unicast, reply_to=to)
-        return Reading(sighting, unicast=unicast)
+        return Reading(Sighting(sender, packet.sha, reply_to=to), unicast=unicast)
     heard = None if packet.spa == NO_IP4 else Sighting(sender, packet.sha)
     asked = None
     if usable_ip(packet.tpa):
@@ -137,7 +140,7 @@ def _read_advertisement(packet: NeighbourAdvertisement) -> Reading:
         (packet.vlan, packet.target),
         packet.eth_src,
         router=packet.router,
-        announced=not unicast,
+        override=packet.override,
         reply_to=packet.eth_dst if unicast else None,
     )
     return Reading(sighting, unicast=unicast)

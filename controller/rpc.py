@@ -255,11 +255,6 @@ def encode(message: Message) -> bytes:
     return encode_json(message)
 
 
-def kind(message: Message) -> str:
-    """Return the name of ``message``: its field ``m``."""
-    return str(message.__struct_config__.tag)
-
-
 def key(entry: Entry | Gone) -> tuple[Vlan, Ip]:
     """Return what the table files ``entry`` under."""
     return entry.vlan, entry.ip

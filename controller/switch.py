@@ -239,7 +239,6 @@ class Switch:
         elif not self._rpcs.take(peer, now):
             self.counters["rpc_dropped.rate"] += 1
         else:
-            self.counters[f"rpc_received.{rpc.kind(message)}"] += 1
             self._received(peer, message, now)
         return self._finish(now)
 
@@ -358,7 +357,7 @@ class Switch:
         quiet = owner.confirmed + FRESH_S < now and owner.origin is Origin.LEARNED
         if not quiet or self._claims.is_probing(owner.key, owner.mac, now):
             done(True, now)
-        elif self._questions.may_inject(owner.key, now):
+        else:
             self._prober.inquire(owner, None, now, done)
 
     def _hand_over(self, owner: Binding, request: rpc.ArpRequest) -> None:
@@ -413,6 +412,9 @@ class Switch:
                 now,
             )
             self._disconnect(peer, now)
+        for binding in self._table.of_node(peer):
+            if self._ownership.refusal(peer, binding.key, binding.mac):
+                self._ownership.forget(binding.key)
         return self._finish(now)
 
     # --- the host

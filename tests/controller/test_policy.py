@@ -1,12 +1,16 @@
 """Who may have what: static bindings, prefixes, names that mean one node."""
 
-from ipaddress import ip_network
+from ipaddress import IPv4Address, IPv6Address, ip_network
+
+from hypothesis import given
+from hypothesis import strategies as st
 
 from controller import rpc
-from controller.policy import Policy, Static
+from controller.policy import Policy, Prefixes, Static
 from tests.controller.world import Container, World, mac
 
 IP = "10.0.3.7"
+Address = IPv4Address | IPv6Address
 STATIC = Static(IP, mac(7), "bob")
 
 
@@ -113,3 +117,23 @@ def test_pins_of_earlier_runs_count() -> None:
     says(world, "b", IP, mac(7))
     says(world, "c", "10.0.3.9", mac(9))
     assert set(world.a.table()) == {(0, IP)}
+
+
+def test_a_policy_learned_late_holds_for_what_was_learned_before() -> None:
+    world, _ = strict(static=[STATIC], allow={"carol": [ip_network("10.0.3.0/25")]})
+    world.link().run(1)
+    says(world, "c", "10.0.3.200", mac(9))
+    says(world, "c", "10.0.3.9", mac(9))
+    world.a.do(world.a.switch.named(world.c.node, "carol", world.now))
+    assert set(world.a.table()) == {(0, "10.0.3.9")}
+
+
+@given(st.lists(st.ip_addresses(), min_size=1, max_size=5), st.data())
+def test_prefixes_hold_what_their_networks_hold(ips: list[Address], data: st.DataObject) -> None:
+    networks = [
+        ip_network((ip, data.draw(st.integers(0, ip.max_prefixlen))), strict=False) for ip in ips
+    ]
+    prefixes = Prefixes(networks)
+    other = data.draw(st.ip_addresses())
+    for ip in (*ips, other):
+        assert (str(ip) in prefixes) == any(ip in network for network in networks)

@@ -76,7 +76,7 @@ def test_a_probe_asks_and_tells_nothing() -> None:
 def test_an_announcement_tells_and_asks_nothing(op: int) -> None:
     """RFC 5227 section 3: request or reply."""
     said = arp(op, spa="10.0.3.5", tpa="10.0.3.5")
-    assert read(said) == Reading(Sighting((0, "10.0.3.5"), ASKER, announced=True))
+    assert read(said) == Reading(Sighting((0, "10.0.3.5"), ASKER))
 
 
 def test_a_reply_tells_its_asker() -> None:
@@ -148,7 +148,7 @@ def test_an_advertisement_tells_whether_it_is_a_router() -> None:
 def test_an_unsolicited_advertisement_announces() -> None:
     """RFC 9131: learn from it, too."""
     assert read(advertisement(eth_dst="33:33:00:00:00:01")) == Reading(
-        Sighting((0, "fe80::7"), OWNER, router=False, announced=True)
+        Sighting((0, "fe80::7"), OWNER, router=False)
     )
 
 
