@@ -16,7 +16,7 @@ from tincan.crypto import AuthenticationFailed
 from tincan.errors import MalformedDatagram
 from tincan.forwarding import Entry
 from tincan.frame import ETHERNET_SIZE
-from tincan.landing import FIRST_SLOT, MIN_SLOT, Landing, flatten
+from tincan.landing import FIRST_SLOT, MIN_SLOT, Landing, Scatter, flatten
 from tincan.packing import CHANNEL_SIZE
 from tincan.policy import REMEMBERED_TYPES, SUSPECTS, Policy, looks_suspect
 from tincan.reassembly import Reassembly
@@ -101,9 +101,11 @@ class Ingress:
             if not expected and turn:
                 return
             landing = source.held or self._spare[-1]
-            scatter = landing.scatter(source.slot, source.lead, source.have)
+            have = source.have
+            scatter = landing.scatter(source.slot, source.lead)
             try:
-                received = sock.receive(scatter.vector, scatter.needed(expected) or 2)
+                count = scatter.needed(expected, have)
+                received = sock.receive(scatter.vector, count, 2 * have)
             except OSError:
                 # Pending errors of earlier sends (ICMP) surface here; the socket goes on.
                 self._counters["socket_errors"] += 1
@@ -112,7 +114,7 @@ class Ingress:
                 return
             size, segment, address = received
             if segment:
-                self._batch(source, landing, scatter.parts, size, segment, address, now)
+                self._batch(source, landing, scatter, size, segment, address, now)
             elif size:
                 self._counters["datagrams_dropped.oversized"] += 1
             if sock.closed:
@@ -124,7 +126,7 @@ class Ingress:
         self,
         source: Source,
         landing: Landing,
-        parts: list[memoryview],
+        scatter: Scatter,
         size: int,
         segment: int,
         address: Address,
@@ -168,7 +170,7 @@ class Ingress:
                         self._take(landing)
                     source.have = first + here
                     return
-        self._scattered(source, landing, parts, size, segment, address, now)
+        self._scattered(source, landing, scatter, size, segment, address, now)
 
     def _take(self, landing: Landing) -> None:
         """Keep ``landing`` for a source; have another one ready."""
@@ -180,7 +182,7 @@ class Ingress:
         self,
         source: Source,
         landing: Landing,
-        parts: list[memoryview],
+        scatter: Scatter,
         size: int,
         segment: int,
         address: Address,
@@ -188,7 +190,7 @@ class Ingress:
     ) -> None:
         """Take a batch apart that is not the next part of one record."""
         self._counters["batches_flattened"] += 1
-        flat = flatten(parts, size)
+        flat = flatten(scatter.parts[2 * source.have :], size)
         if source.held is not None:
             self._release(source, landing, now)
         for start in range(0, size, segment):

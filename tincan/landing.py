@@ -22,15 +22,15 @@ MAX_LISTS: Final = 16
 
 
 class Scatter(NamedTuple):
-    """A list to receive into. ``full``: bytes of a header and a body slot."""
+    """A list to receive into, two parts for each slot. ``full``: bytes of these two."""
 
     parts: list[memoryview]
     vector: Vector
     full: int
 
-    def needed(self, size: int) -> int:
-        """How many of the parts a batch of ``size`` bytes takes."""
-        return min(2 * (-(-size // self.full)), len(self.parts))
+    def needed(self, size: int, first: int = 0) -> int:
+        """How many parts a batch of ``size`` bytes takes from slot ``first`` on, at least two."""
+        return min(2 * (-(-size // self.full) or 1), len(self.parts) - 2 * first)
 
 
 class Landing:
@@ -41,14 +41,11 @@ class Landing:
     def __init__(self) -> None:
         self.headers = bytearray((HEADER_SIZE + 4) * (BODY_SIZE // MIN_SLOT + 1))
         self.body = memoryview(bytearray(BODY_SIZE))
-        self._lists: dict[tuple[int, int, int], Scatter] = {}
+        self._lists: dict[tuple[int, int], Scatter] = {}
 
-    def scatter(self, slot: int, lead: int, first: int = 0) -> Scatter:
-        """Return the list for one batch: bodies of ``slot`` bytes, headers of ``lead`` + 16.
-
-        ``first`` is the slot where it starts: those before it hold the record's earlier batch.
-        """
-        found = self._lists.get((slot, lead, first))
+    def scatter(self, slot: int, lead: int) -> Scatter:
+        """Return the list of all slots: bodies of ``slot`` bytes, headers of ``lead`` + 16."""
+        found = self._lists.get((slot, lead))
         if found is not None:
             return found
         if len(self._lists) >= MAX_LISTS:
@@ -56,9 +53,9 @@ class Landing:
         stride = lead + HEADER_SIZE
         heads = memoryview(self.headers)
         parts: list[memoryview] = []
-        for i in range(first, min(BODY_SIZE // slot, first + MAX_BATCH // (slot + stride) + 1)):
+        for i in range(BODY_SIZE // slot):
             parts += (heads[i * stride : (i + 1) * stride], self.body[i * slot : (i + 1) * slot])
-        scatter = self._lists[slot, lead, first] = Scatter(parts, Vector(parts), slot + stride)
+        scatter = self._lists[slot, lead] = Scatter(parts, Vector(parts), slot + stride)
         return scatter
 
 

@@ -175,8 +175,10 @@ class UdpSocket:
         fcntl.ioctl(self._fd, FIONREAD, self._waiting)
         return int.from_bytes(self._waiting, "little")
 
-    def receive(self, vector: Vector, count: int) -> tuple[int, int, Address] | None:
-        """Receive one batch into the first ``count`` parts; None: nothing waits.
+    def receive(
+        self, vector: Vector, count: int, first: int = 0
+    ) -> tuple[int, int, Address] | None:
+        """Receive one batch into ``count`` parts from part ``first`` on; None: nothing waits.
 
         Return its bytes, the size of each datagram in it but the last (0 when the batch did not
         fit and was cut off), and where it came from. Raise OSError for errors of earlier sends
@@ -187,7 +189,7 @@ class UdpSocket:
             0,
             self._in_name_at,
             _NAME_SIZE,
-            vector.address,
+            vector.address + first * IOVEC_SIZE,
             count,
             self._in_control_at,
             _CONTROL_SIZE,
