@@ -187,7 +187,7 @@ def _status(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(answer, indent=2))
         return 0
-    from controller.status import show_status
+    from controller.tables import show_status
 
     show_status(answer)
     return 0
@@ -210,7 +210,7 @@ def _bindings(options: argparse.Namespace) -> int:
         while True:
             print(json.dumps(ask()), flush=True)
             time.sleep(1)
-    from controller.status import show_bindings, watch_bindings
+    from controller.tables import show_bindings, watch_bindings
 
     if options.watch:
         watch_bindings(ask)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from controller import status
+from controller import tables
 from controller.errors import ControlError
 from controller.status import (
     BindingStatus,
@@ -22,12 +22,8 @@ from controller.status import (
     Status,
     TapStatus,
     explain_path,
-    show_bindings,
-    show_status,
-    size,
-    span,
-    watch_bindings,
 )
+from controller.tables import show_bindings, show_status, size, span, watch_bindings
 from tincan.codec import encode
 
 MAC = "00:16:3e:00:00:05"
@@ -219,9 +215,9 @@ class TestTables:
             signal=SignalStatus(name, False, why),
             counters={name: 5, "frames_dropped": {name: 5}},
         )
-        console = status._console()
+        console = tables._console()
         with console.capture() as captured:
-            console.print(status._status(shown))
+            console.print(tables._status(shown))
         assert all(line.isprintable() for line in captured.get().split("\n"))
 
 
@@ -229,7 +225,7 @@ class TestWatch:
     def test_in_a_pipe_each_follows_the_one_before(
         self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(status, "WATCH_EVERY", 0.0)
+        monkeypatch.setattr(tables, "WATCH_EVERY", 0.0)
         answers: list[object] = [{"bindings": []}, {"bindings": []}]
 
         def ask() -> object:
