@@ -121,7 +121,13 @@ class Reporter:
             path = None
             if link.path is not None:
                 address = link.path.address
-                told = explain_path(link.path.local, link.path.remote, link.path.relay or address)
+                told = explain_path(
+                    link.path.local,
+                    link.path.remote,
+                    link.path.relay or address,
+                    behind_nat=link.path.behind_nat,
+                    peer_behind_nat=link.path.peer_behind_nat,
+                )
                 path = PathStatus(link.path.local, link.path.remote, address, told)
             peers.append(
                 PeerStatus(

@@ -13,9 +13,10 @@ import socket
 import ssl
 from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import replace
 from typing import Any, TypeVar
 
-from tincan.candidates import offerable, screen, seen_as
+from tincan.candidates import offerable, screen, seen_as, seen_behind_nat
 from tincan.errors import LinkError, SystemRefusal
 from tincan.ice import Base, CandidatePair, CheckList, TurnStream, TurnUdp, local_candidate
 from tincan.path import MAX_CANDIDATES, Description, Path, Sockets, TurnServer
@@ -307,6 +308,17 @@ class IceAgent:
             self._connecting.set_result(None)
 
     def _path_of(self, pair: CandidatePair) -> Path:
+        path = self._plain_path_of(pair)
+        ours, theirs = seen_behind_nat(
+            ":" in path.peer_address[0],
+            self._reflexive,
+            [(c.type, (c.host, c.port)) for c in self._checks.remote_candidates],
+        )
+        return replace(
+            path, behind_nat=ours or path.local in ("srflx", "prflx"), peer_behind_nat=theirs
+        )
+
+    def _plain_path_of(self, pair: CandidatePair) -> Path:
         peer, remote = pair.remote_addr, pair.remote_candidate.type
         relay = pair.protocol.transport
         if isinstance(relay, RelayTransport):

@@ -145,8 +145,10 @@ class Addresses(Struct, forbid_unknown_fields=True):
 
 
 class NeverForwardSet(Struct, forbid_unknown_fields=True):
-    macs: list[Mac]
-    ips: list[str]
+    """``macs`` and ``ips`` None: as before. A controller that has just come knows none yet."""
+
+    macs: list[Mac] | None
+    ips: list[str] | None
     dhcp: bool = True
     router: bool = True
     link_control: bool = True
@@ -195,6 +197,8 @@ class PathInfo(Struct):
     remote: str
     address: str
     relay: str | None = None
+    behind_nat: bool | None = None
+    peer_behind_nat: bool | None = None
 
 
 class LinkInfo(Struct):

@@ -140,3 +140,20 @@ def seen_as(local: Address, mapped: Address | None, reflexive: Iterable[Address]
     if mapped is None or mapped == local:
         return "host"
     return "srflx" if mapped in reflexive else "prflx"
+
+
+def seen_behind_nat(
+    ipv6: bool, reflexive: Iterable[Address], remote: Iterable[tuple[str, Address]]
+) -> tuple[bool, bool]:
+    """Return whether a NAT for this family of addresses stands before us, and before the peer.
+
+    ``reflexive``: ours as STUN servers saw them, where that is not what we have ourselves;
+    ``remote``: types and addresses of the peer's candidates. Of its own it may have learned
+    nothing from STUN: then it is a check from an address that it never named that tells.
+    """
+    theirs = [(kind, host) for kind, (host, _) in remote if (":" in host) == ipv6]
+    named = {host for kind, host in theirs if kind == "host"}
+    return (
+        any((":" in host) == ipv6 for host, _ in reflexive),
+        any(kind in ("srflx", "prflx") and host not in named for kind, host in theirs),
+    )

@@ -483,7 +483,9 @@ def _link_info(link: Link) -> api.LinkInfo:
         relay = None
         if path.local == "relay":
             relay = f"{path.address[0]}:{path.address[1]}"
-        info = api.PathInfo(path.local, path.remote, address, relay)
+        info = api.PathInfo(
+            path.local, path.remote, address, relay, path.behind_nat, path.peer_behind_nat
+        )
     return api.LinkInfo(
         peer=link.peer,
         state=link.state.value,

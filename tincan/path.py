@@ -59,6 +59,8 @@ class Path:
     remote: str
     peer_address: Address  # the peer as this side sees it, behind the relay if there is one
     relay_send: Callable[[bytes], None] | None = None
+    behind_nat: bool | None = None  # this host, as far as its family of addresses goes
+    peer_behind_nat: bool | None = None
 
     @property
     def relayed(self) -> bool:

@@ -15,6 +15,7 @@ from tincan.candidates import (
     parse,
     screen,
     seen_as,
+    seen_behind_nat,
     worth_pairing,
 )
 from tincan.ice import local_candidate
@@ -149,3 +150,13 @@ def test_the_local_type_is_what_the_peer_saw() -> None:
     assert seen_as(local, local, {stun}) == "host"
     assert seen_as(local, stun, {stun}) == "srflx"
     assert seen_as(local, ("192.0.2.1", 6000), {stun}) == "prflx"
+
+
+def test_who_stands_behind_a_nat() -> None:
+    host, public, other = ("192.168.1.10", 5000), ("203.0.113.7", 6000), ("203.0.113.9", 7000)
+    assert seen_behind_nat(False, [], [("host", public)]) == (False, False)
+    assert seen_behind_nat(False, [public], [("host", host), ("srflx", other)]) == (True, True)
+    assert seen_behind_nat(True, [public], [("host", ("2001:db8::7", 1))]) == (False, False)
+    # A check from another port of an address that the peer named: a firewall, not a NAT.
+    assert seen_behind_nat(False, [], [("host", public), ("prflx", ("203.0.113.7", 9))])[1] is False
+    assert seen_behind_nat(False, [], [("host", host), ("prflx", other)])[1] is True
