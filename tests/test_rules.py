@@ -27,8 +27,8 @@ PURE = {  # events and the time in, actions out
         *("signal.quota", "signal.registry", "signal.sealing"),
     ),
     "tincan": (
-        *("codec", "crypto", "errors", "forwarding", "frame", "liveness", "noise", "packing"),
-        *("pmtu", "policer", "policy", "reassembly", "replay", "session", "wire"),
+        *("codec", "crypto", "errors", "forwarding", "frame", "holding", "liveness", "noise"),
+        *("packing", "pmtu", "policer", "policy", "reassembly", "replay", "session", "wire"),
     ),
 }
 IMPURE_IMPORTS = {

@@ -8,13 +8,14 @@ has crossed it; the old one lingers for what is still in flight.
 """
 
 import asyncio
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from enum import Enum
 from typing import Final, Protocol
 
 from tincan.errors import HandshakeFailed, LinkError, MalformedDatagram
+from tincan.holding import NEVER, Holding
 from tincan.ingress import Source
 from tincan.liveness import Liveness
 from tincan.negotiation import VALIDATE, Negotiation
@@ -33,11 +34,7 @@ from tincan.wire import (
     item,
 )
 
-NEVER: Final = float("inf")
 LINGER: Final = 3.0  # s an old path stays open after the move to a new one
-HOLD_FRAMES: Final = 128  # frames that wait for a link that is being set up
-HOLD_BYTES: Final = 512 << 10
-HOLD_AGE: Final = 5.0  # s; a frame older than that is of no use to anybody
 MAX_NEGOTIATIONS: Final = 3  # the running one and two attempts
 MAX_ICC: Final = 32768  # bytes of one controller message
 
@@ -107,8 +104,7 @@ class Link:
         self._told_rtt: float | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._armed = NEVER  # when the timer runs out
-        self._held: deque[tuple[float, bytes]] = deque()
-        self._held_bytes = 0
+        self._holding = Holding(counters)
         self._ending: list[tuple[float, Negotiation]] = []
         self._closers: set[asyncio.Task[None]] = set()
 
@@ -175,29 +171,14 @@ class Link:
 
     def hold(self, item_: bytes, now: float) -> None:
         """Keep a frame (virtio header first) until the link is up again, within bounds."""
-        self._expire_held(now)
-        while self._held and (
-            len(self._held) >= HOLD_FRAMES or self._held_bytes + len(item_) > HOLD_BYTES
-        ):
-            self._held_bytes -= len(self._held.popleft()[1])
-            self._counters["frames_dropped.hold_full"] += 1
-        self._held.append((now, item_))
-        self._held_bytes += len(item_)
-        self._arm(now + HOLD_AGE)
-
-    def _expire_held(self, now: float) -> None:
-        while self._held and now - self._held[0][0] > HOLD_AGE:
-            self._held_bytes -= len(self._held.popleft()[1])
-            self._counters["frames_dropped.held_too_long"] += 1
+        self._holding.add(item_, now)
+        self._arm(self._holding.deadline)
 
     def _release_held(self, now: float) -> None:
-        self._expire_held(now)
-        for _, held in self._held:
+        for held in self._holding.take(now):
             self.record.append(item(Item.FRAME, held))
             self.record.frames += 1
             self.flush(now)
-        self._held.clear()
-        self._held_bytes = 0
 
     def send_icc(self, channel: int, payload: bytes, now: float) -> bool:
         """Send a controller's message; return whether it left."""
@@ -468,7 +449,7 @@ class Link:
             task = asyncio.get_running_loop().create_task(negotiation.end())
             self._closers.add(task)
             task.add_done_callback(self._closers.discard)
-        self._expire_held(now)
+        self._holding.expire(now)
         self._arm(self._deadline())
 
     def _handshake_path(self) -> Path | None:
@@ -505,14 +486,16 @@ class Link:
 
     def _deadline(self) -> float:
         """When something is due next."""
-        deadlines = [self.session.deadline, *(n.deadline for n in self.pending.values())]
+        deadlines = [
+            self.session.deadline,
+            self._holding.deadline,
+            *(n.deadline for n in self.pending.values()),
+        ]
         deadlines += [end for end, _ in self._ending]
         if self.active is not None:
             deadlines.append(self._liveness.deadline)
             if self._pmtu is not None:
                 deadlines.append(self._pmtu.deadline)
-        if self._held:
-            deadlines.append(self._held[0][0] + HOLD_AGE)
         return min(deadlines)
 
     def addresses_changed(self, local: list[str]) -> None:
