@@ -144,8 +144,9 @@ def test_one_host_attached_twice(lab: Lab) -> None:
     containers(hosts.hosts)
     a, b = hosts.hosts
     first, other = hosts.connect()
-    directories = {"state_dir": "/var/lib/second", "run_dir": "/run/second"}
-    second = a.controller(node="a2", tap="ipop2", **directories)
+    second = a.controller(
+        node="a2", tap="ipop2", state_dir="/var/lib/second", run_dir="/run/second"
+    )
     began = time.monotonic()
     second.wait_connected(["a", "b"])
     low, high = in_order(hosts, [first, second])
