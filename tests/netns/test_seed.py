@@ -193,6 +193,6 @@ def test_the_kernels_reachability_checks(scene: Scene) -> None:
         answers = [p for p in about(capture.packets, REPLY, asker) if p.psrc == asked]
         assert len(answers) >= len(checks), capture.summary()
     for asker, capture in ((A_IP, on_a), (B_IP, on_b)):
-        asked = [p for p in capture.packets if p.op == REQUEST and p.psrc == asker]
-        told = [p for p in capture.packets if p.op == REPLY and p.pdst == asker]
-        assert len(told) == len(asked), capture.summary()  # each once
+        requests = [p for p in capture.packets if p.op == REQUEST and p.psrc == asker]
+        replies = [p for p in capture.packets if p.op == REPLY and p.pdst == asker]
+        assert len(replies) == len(requests), capture.summary()  # each once
