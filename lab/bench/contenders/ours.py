@@ -16,7 +16,11 @@ OFFLOADS = ("tx-tcp-segmentation", "tx-tcp6-segmentation", "tx-udp-segmentation"
 # Counters that may move under a work, by the beginning of their names. Every other one that tells
 # of something dropped, and any of a fallback, makes the figure invalid.
 BAD = ("dropped", "fallback")
-OVERLOAD = ("frames_dropped.queue_full", "frames_dropped.tap_full", "records_dropped.socket_full")
+OVERLOAD = (
+    "frames_dropped.tap_queue_full",
+    "frames_dropped.tap_full",
+    "records_dropped.socket_full",
+)
 EXPLAINED = {
     "udp64": OVERLOAD,
     "udp1400": OVERLOAD,
