@@ -134,7 +134,9 @@ class Ownership:
         )
 
     def _take(self, key: Key, mac: Mac, router: bool | None, now: float) -> Change | None:
-        if self._duplicates.is_frozen(key, now):
+        last = self._table.get(key)
+        back = last is not None and (last.mac, last.node) == (mac, self._core.node)
+        if not back and self._duplicates.is_frozen(key, now):
             self._duplicates.tried(key, now)
             self._core.counters["moves_refused.frozen"] += 1
             return None

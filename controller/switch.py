@@ -42,10 +42,12 @@ from controller.questions import Questions
 from controller.responder import Question, Reading, Sighting, Verdict, decide, read
 from controller.snapshot import take
 from controller.sync import Sync
-from controller.timers import Buckets
+from controller.timers import Bucket, Buckets
 
 RPC_RATE, RPC_BURST = 500.0, 1000.0
 """Messages a second from one peer: a full table of 4096 entries takes 43."""
+STRAY_RATE, STRAY_BURST = 20.0, 50.0
+"""Replies a second to askers that nobody has announced; they go to all peers."""
 FRESH_S = 5.0
 """A binding of ours that was heard this recently needs no check before a peer is told."""
 DOUBT_S = 5.0
@@ -53,20 +55,23 @@ DOUBT_S = 5.0
 
 
 class Switch:
-    """``node``: this node's id; ``counters``: raised by name; ``first_id``: where request numbers
-    start, a random one so that a restart is not taken for a repetition."""
+    """``node``: this node's id; ``name``: what the config calls it; ``counters``: raised by name;
+    ``first_id``: where request numbers start, a random one so that a restart is not taken for a
+    repetition."""
 
     def __init__(
         self,
         node: NodeId,
         counters: Counter[str],
         *,
+        name: str = "",
         policy: Policy | None = None,
         first_id: int = 0,
     ) -> None:
         self.node = node
         self.counters = counters
         self.policy = policy or Policy()
+        self.policy.pin(name, node)
         self._core = core = Core(node, counters)
         self._table = core.table
         self._gateways = Gateways(core)
@@ -88,6 +93,7 @@ class Switch:
         self._hearsay = Hearsay(core, self._ownership, self._prober, self._sync)
         self._echoes = Echoes(core, self._gateways, self._prober)
         self._rpcs: Buckets[NodeId] = Buckets(RPC_RATE, RPC_BURST, 4096)
+        self._strays = Bucket(STRAY_RATE, STRAY_BURST)
         self._away: dict[NodeId, float] = {}
         self._started = False
 
@@ -138,7 +144,8 @@ class Switch:
         self, seen: Sighting, outcome: Outcome, binding: Binding | None, now: float
     ) -> None:
         """A reply that was heard here belongs to whoever asked elsewhere."""
-        if seen.reply_to is None or binding is None or seen.reply_to == self._core.probe_mac:
+        nobody = (None, self._core.probe_mac, *self._gateways.own_macs)
+        if binding is None or seen.reply_to in nobody or seen.reply_to is None:
             return
         if outcome is not Outcome.SAME:
             self.counters["arp_replies_relayed"] += 1
@@ -147,6 +154,9 @@ class Switch:
             return
         askers = self._table.of_mac(seen.key[0], seen.reply_to)
         if any(asker.node == self.node for asker in askers):
+            return
+        if not askers and not self._strays.take(now):
+            self.counters["arp_suppressed.rate"] += 1
             return
         self.counters["arp_replies_relayed"] += 1
         self._core.send(askers[0].node if askers else None, rpc.ArpReply(entry(binding)))
@@ -310,23 +320,24 @@ class Switch:
         if not self._questions.may_inject(key, now):
             return
         self.counters["arp_requests_injected"] += 1
-        if request.prober is not None and self._speaks_for(request.vlan, request.prober):
+        if request.prober is not None and self._speaks_for(peer, request.vlan, request.prober):
             self._core.inject(question(key, request.prober, None))
         elif (
             request.asker is not None
             and (asker := self._table.live(rpc.key(request.asker))) is not None
             and (asker.mac, asker.node) == (request.asker.mac, peer)
-            and self._speaks_for(request.vlan, asker.mac)
+            and self._speaks_for(peer, request.vlan, asker.mac)
         ):
             self._core.inject(question(key, asker.mac, asker.ip))
         else:
             self._ask_bridge(key, now)
 
-    def _speaks_for(self, vlan: Vlan, mac: Mac) -> bool:
-        """Return whether a question may be asked here in the name of ``mac``: not if it is alive
-        here (the bridge would learn it wrong), nor if it is a shared gateway's."""
+    def _speaks_for(self, peer: NodeId, vlan: Vlan, mac: Mac) -> bool:
+        """Return whether a question may be asked here in the name of ``mac``: not if it is a
+        shared gateway's, nor if it is anywhere but at ``peer`` (were it here, the bridge would
+        learn it wrong)."""
         owners = {b.node for b in self._table.of_mac(vlan, mac)}
-        return self.node not in owners and mac not in self._gateways.macs
+        return owners <= {peer} and mac not in self._gateways.macs
 
     def _concede(self, peer: NodeId, key: Key, request: rpc.ArpRequest, now: float) -> bool:
         """Settle a peer's probe against the claims known here; return whether it may be asked on

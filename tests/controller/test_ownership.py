@@ -4,7 +4,7 @@ import pytest
 
 from controller import rpc
 from controller.duplicates import CONFLICT_S, MOVES, QUIET_S
-from controller.model import ARP_REQUEST, BROADCAST_MAC, ZERO_MAC, Arp
+from controller.model import ARP_REQUEST, BROADCAST_MAC, ZERO_MAC, Arp, NeighbourAdvertisement
 from tests.controller.world import Container, World, mac
 
 IP = "10.0.3.7"
@@ -202,6 +202,19 @@ def test_a_duplicate_on_the_same_host() -> None:
     assert second.mac in report.text
 
 
+def test_several_hosts_may_answer_for_one_anycast_address() -> None:
+    """RFC 4861 section 7.2.7: without the override flag, and without a conflict."""
+    world, first = holder("fd00::7")
+    other = NeighbourAdvertisement(
+        *("fd00::7", "fd00::7", "fd00::5", mac(8), False, True, False),
+        *(0, mac(8), mac(5)),
+    )
+    world.b.do(world.b.switch.captured(other, world.now))
+    world.run(2)
+    assert not world.b.counters["contests"]
+    assert at(world, "b", "fd00::7") == (first.mac, "a")
+
+
 def test_at_most_one_defence_in_ten_seconds() -> None:
     """RFC 5227 section 2.4 (c)."""
     world, _ = holder(IP)
@@ -307,6 +320,20 @@ def test_a_frozen_address_thaws_when_it_has_been_quiet() -> None:
     owner.announce(IP)
     world.run(1)
     assert at(world, "c") == (owner.mac, "a")
+
+
+def test_a_frozen_address_stays_where_it_is() -> None:
+    """Its own container may come and go there."""
+    world, owner = holder(IP)
+    shuttle(world, owner, MOVES)
+    here = owner.host
+    assert here is world.b
+    here.stop(owner)
+    world.run(1)
+    here.attach(owner)
+    owner.announce(IP)
+    world.run(1)
+    assert at(world, "c") == (owner.mac, "b")
 
 
 def test_the_operator_clears_a_frozen_address_everywhere() -> None:

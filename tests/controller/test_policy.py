@@ -1,12 +1,15 @@
 """Who may have what: static bindings, prefixes, names that mean one node."""
 
+from collections import Counter
 from ipaddress import IPv4Address, IPv6Address, ip_network
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from controller import rpc
+from controller.model import ARP_REPLY, Arp
 from controller.policy import Policy, Prefixes, Static
+from controller.switch import Switch
 from tests.controller.world import Container, World, mac
 
 IP = "10.0.3.7"
@@ -108,6 +111,15 @@ def test_names_that_the_config_does_not_mention_are_free() -> None:
     world.a.do(world.a.switch.named(world.c.node, "twin", world.now))
     assert policy.names == {}
     assert not policy.refused
+
+
+def test_a_node_knows_its_own_name() -> None:
+    switch = Switch(World.id("a"), Counter(), name="bob", policy=Policy(static=[STATIC]))
+    switch.peer_up(World.id("b"), 0.0)
+    here = Arp(ARP_REPLY, mac(7), IP, mac(1), "10.0.3.1", 0, mac(7), mac(1))
+    switch.captured(here, 1.0)
+    (binding,) = switch.snapshot(2.0)["bindings"]
+    assert (binding["at"], binding["state"]) == ("local", "static")
 
 
 def test_pins_of_earlier_runs_count() -> None:

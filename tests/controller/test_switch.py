@@ -340,6 +340,24 @@ def test_a_sender_that_contradicts_itself_is_reported_once() -> None:
     assert world.a.table()[0, "10.0.3.7"] == (mac(7), world.b.node)
 
 
+def test_a_question_is_not_asked_in_the_name_of_a_third_nodes_container() -> None:
+    world, _, owner = pair(names="abc")
+    asked = rpc.ArpRequest(1, "10.0.3.99", prober=owner.mac)
+    world.a.do(world.a.switch.received(world.c.node, asked, world.now))
+    world.run(1)
+    assert {p.eth_src for p in world.a.injected()} == {world.a.switch.probe_mac}
+
+
+def test_replies_to_strangers_are_held_back() -> None:
+    world, asker, _ = pair()
+    for n in range(500):
+        reply = Arp(
+            ARP_REPLY, asker.mac, "10.0.3.5", mac(n + 100), "10.9.9.9", 0, asker.mac, mac(n + 100)
+        )
+        world.a.do(world.a.switch.captured(reply, world.now))
+    assert len(world.messages(rpc.ArpReply)) <= 60
+
+
 def test_the_controllers_own_questions_teach_nobody_anything() -> None:
     world = World("ab").link().run(5)
     bystander = world.a.run("10.0.3.6", mac=mac(6))
