@@ -5,6 +5,7 @@ directory and key -> netlink -> tincan (started or taken over) -> TAP in its bri
 """
 
 import asyncio
+import contextlib
 import hashlib
 import logging
 import random
@@ -20,6 +21,7 @@ from controller.capture import Capture
 from controller.cli import version
 from controller.config import Config
 from controller.control_server import ControlServer
+from controller.errors import SystemRefusal
 from controller.guard import Guard
 from controller.keys import NetworkKeys
 from controller.mesh import Mesh
@@ -27,6 +29,7 @@ from controller.metrics import new_counters
 from controller.model import Captured, Ip, Mac, NodeId
 from controller.netlink import AddressChanged, Netlink
 from controller.policy import Policy, Static
+from controller.process import STOPPING, Abandoned
 from controller.proxy import Proxy
 from controller.report import Reporter
 from controller.signal.endpoint import Endpoint
@@ -39,6 +42,8 @@ log = logging.getLogger(__name__)
 
 RESTART_PAUSE: Final = 0.2  # s before a tincan that died is replaced; doubles up to
 LONGEST_RESTART_PAUSE: Final = 10.0
+WATCH_TINCAN: Final = 1.0  # s between questions whether it still works
+SETTLED_AFTER: Final = 10.0  # s until we know which gateways are shared; till then, tincan's word
 
 
 class App:
@@ -102,7 +107,7 @@ class App:
         self.mesh: Mesh | None = None
         self.capture: Capture | None = None
         self._addresses = AddressChanged(())
-        self._never: tuple[frozenset[Mac], frozenset[Ip]] = (frozenset(), frozenset())
+        self._never: tuple[frozenset[Mac], frozenset[Ip]] | None = None
         self._stun: list[api.HostPort] = [api.HostPort(s.host, s.port) for s in config.stun]
 
     # -- start
@@ -124,6 +129,8 @@ class App:
         await self.attachment.prepare()
         self._open_capture()
         tasks.create_task(self._heartbeat())
+        tasks.create_task(self._watch_tincan())
+        self._loop.call_later(SETTLED_AFTER, self._settled)
         tasks.create_task(self.attachment.run())
         tasks.create_task(self._keep_tincan())
         tasks.create_task(self.guard.watch(self.links))
@@ -151,6 +158,7 @@ class App:
             mtu_probing=config.mtu_probing,
         )
         await self.tunnel.call("set_identity", identity, type(None))
+        self._push_never()  # before the first frame passes
         await self.tunnel.open_tap(
             api.OpenTap(config.tap, self._tap_mac(), offloads.vnet_hdr, offloads.tso, offloads.uso)
         )
@@ -158,8 +166,8 @@ class App:
             config.tap, config.network_ignore_list, config.bridge
         )
         self._push_addresses()
-        self._never_forward(*self._never)
         self.proxy.push_pins()
+        self._beat()
         self.guard.took_over(welcome.blocked)
         for link in await self.links():
             if link.state == "connected":
@@ -173,23 +181,41 @@ class App:
         self.capture = Capture(
             self._config.tap, self._captured, self._capture_closed, self.counters
         )
-        self.capture.watch_gateways(self._never[0])
+        if self._never is not None:
+            self.capture.watch_gateways(self._never[0])
+        self._beat()
         self.guard.open()
 
     def _captured(self, packet: Captured) -> None:
         self.proxy.captured(packet)
 
     def _capture_closed(self, reason: str) -> None:
-        log.warning("capture on %s ended: %s", self._config.tap, reason)
+        """Somebody deleted the TAP."""
+        log.warning("TAP %s is gone (%s): making it anew", self._config.tap, reason)
         self.capture = None
+        self.tunnel.discard()
 
     # -- while it runs
 
     async def _heartbeat(self) -> None:
         while True:
-            reading = self.capture is not None and self.capture.reading
-            self.tunnel.notify("heartbeat", api.Heartbeat(reading))
+            self._beat()
             await asyncio.sleep(api.HEARTBEAT_INTERVAL)
+
+    def _beat(self) -> None:
+        self.tunnel.notify("heartbeat", api.Heartbeat(self._reading))
+
+    @property
+    def _reading(self) -> bool:
+        return self.capture is not None and self.capture.reading
+
+    async def _watch_tincan(self) -> None:
+        """Kill a tincan that hangs, so that another takes its place."""
+        while True:
+            await asyncio.sleep(WATCH_TINCAN)
+            if not self.tunnel.lost.is_set():
+                with contextlib.suppress(TunnelLost):
+                    await self.tunnel.alive(self._reading)
 
     async def _keep_tincan(self) -> None:
         """Replace a tincan that died."""
@@ -204,7 +230,7 @@ class App:
                 await self.attachment.prepare()
                 if self.capture is None:
                     self._open_capture()
-            except TunnelLost as error:
+            except SystemRefusal as error:
                 log.warning("%s", error)
             assert self.mesh is not None
             self.mesh.tincan_restarted()
@@ -274,19 +300,28 @@ class App:
 
     def _never_forward(self, macs: frozenset[Mac], ips: frozenset[Ip]) -> None:
         self._never = (macs, ips)
+        self._push_never()
+        if self.capture is not None:
+            self.capture.watch_gateways(macs)
+
+    def _settled(self) -> None:
+        """No gateway is shared, if no peer has said so by now."""
+        if self._never is None:
+            self._never_forward(frozenset(), frozenset())
+
+    def _push_never(self) -> None:
         config = self._config
+        macs, ips = self._never or (None, None)
         self.tunnel.notify(
             "set_never_forward",
             api.NeverForwardSet(
-                sorted(macs),
-                sorted(ips),
+                None if macs is None else sorted(macs),
+                None if ips is None else sorted(ips),
                 dhcp=config.dhcp == "block",
                 router=config.ra == "block",
                 link_control=not config.link_local_control,
             ),
         )
-        if self.capture is not None:
-            self.capture.watch_gateways(macs)
 
     # -- asking tincan
 
@@ -322,8 +357,10 @@ async def _serve(
 ) -> None:
     loop = asyncio.get_running_loop()
     finished = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in STOPPING:
         loop.add_signal_handler(number, finished.set)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
+    loop.set_default_executor(Abandoned())
     async with AsyncExitStack() as stack:
         netlink = await stack.enter_async_context(Netlink())
         app = App(config, private, netlink, started)

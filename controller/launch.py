@@ -3,15 +3,19 @@
 tincan needs as long to load as the rooms of the controller: both do it at the same time.
 """
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Final
 
 from controller.config import Config
 from controller.errors import SystemRefusal
 from controller.identity import load_key
-from controller.process import check_rights, hold
+from controller.process import STOPPING, check_rights, hold
 from tincan import api
+
+LEFT_BY_TINCAN: Final = ("tincan.log", "tincan.log.1", api.SOCKET_NAME)  # if it was killed
 
 
 def start_tincan(run_dir: Path, level: str) -> "subprocess.Popen[bytes]":
@@ -35,6 +39,8 @@ def start_tincan(run_dir: Path, level: str) -> "subprocess.Popen[bytes]":
 def run(config: Config) -> int:
     """Run a controller until SIGTERM or SIGINT; return the exit status. Raise SystemRefusal."""
     check_rights()
+    # What comes before somebody listens for it waits: what is made from here on must go again.
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
     with hold(config.run_dir, "run_dir"), hold(config.state_dir, "state_dir"):
         private = load_key(config.state_dir)
         started = None
@@ -46,7 +52,8 @@ def run(config: Config) -> int:
             serve(config, private, started)
         finally:
             if started is not None and started.poll() is None:
-                started.terminate()  # what was to use it never came to that
-        (config.run_dir / "tincan.log").unlink(missing_ok=True)
-        (config.run_dir / "tincan.log.1").unlink(missing_ok=True)
+                started.kill()  # what was to use it never came to that
+                started.wait()
+            for name in LEFT_BY_TINCAN:
+                (config.run_dir / name).unlink(missing_ok=True)
     return 0

@@ -6,15 +6,20 @@ behind stops nobody.
 
 import fcntl
 import os
-from collections.abc import Iterator
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from controller.errors import SystemRefusal
 from controller.storage import private_directory, refused
 
 LOCK_FILE = "controller.lock"  # holds the process id, for people
 DEFAULT_RUN_ROOT = Path("/run/switchmode")  # what is in there is ours, whoever made it
+STOPPING = (signal.SIGTERM, signal.SIGINT)
 CAPABILITIES = {"CAP_NET_ADMIN": 12, "CAP_NET_RAW": 13}  # include/uapi/linux/capability.h
 
 
@@ -93,3 +98,29 @@ def check_rights(tun: Path = Path("/dev/net/tun"), status: str | None = None) ->
         raise SystemRefusal(
             f"{tun} cannot be opened: {error.strerror}", "sudo modprobe tun"
         ) from None
+
+
+class Abandoned(ThreadPoolExecutor):
+    """Runs each call in a daemon thread of its own, for which nobody waits at the end.
+
+    The event loop looks up names in its executor. A dead resolver blocks getaddrinfo for half a
+    minute, and asyncio.run as well as the interpreter would wait for that before they end.
+    """
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> "Future[Any]":
+        """Call ``fn`` in a thread."""
+        future: Future[Any] = Future()
+
+        future.set_running_or_notify_cancel()
+
+        def work() -> None:
+            try:
+                future.set_result(fn(*args, **kwargs))
+            except BaseException as error:  # handed to the caller, whatever it is
+                future.set_exception(error)
+
+        threading.Thread(target=work, daemon=True).start()
+        return future
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Leave the threads to themselves."""

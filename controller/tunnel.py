@@ -168,7 +168,7 @@ class Tunnel:
         if self._socket is not None:
             self.notify("shutdown", None)
         elif self._process is not None:
-            self._process.terminate()  # not yet listening
+            self._process.kill()  # not yet listening: it has nothing to give back
         try:
             async with asyncio.timeout(STOP_WITHIN):
                 await self._ended()
@@ -181,7 +181,7 @@ class Tunnel:
 
     async def _ended(self) -> None:
         """Wait for the end of the process, ours or the one that we took over."""
-        while not self._is_over():
+        while not self._is_over():  # noqa: ASYNC110 - a pidfd or a poll, whichever there is
             await asyncio.sleep(RETRY)
 
     def _is_over(self) -> bool:

@@ -41,6 +41,7 @@ logger = logging.getLogger(__name__)
 VERSION: Final = "0.1.0"
 ORPHANED_FOR: Final = 900.0  # s without a controller before we give up
 HOUSEKEEPING: Final = 0.25  # s; also how finely attachment is noticed
+STOPPING: Final = (signal.SIGTERM, signal.SIGINT)
 MAX_LINKS: Final = 1024
 LOG_SIZE: Final = 1 << 20
 CLAIM_INTERVAL: Final = 0.5  # s between two mac_claimed events about one MAC
@@ -507,8 +508,9 @@ def _link_info(link: Link) -> api.LinkInfo:
 async def _serve(run_dir: Path, selector: HotSelector) -> None:
     async with asyncio.TaskGroup() as tasks:
         tincan = Tincan(run_dir, tasks, selector)
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in STOPPING:
             asyncio.get_running_loop().add_signal_handler(number, tincan.finished.set)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)  # as the controller left us
         keeper = tasks.create_task(tincan.housekeeping())
         await tincan.finished.wait()
         keeper.cancel()
