@@ -17,7 +17,7 @@ from lab.bench import chart, contenders, matrix, report, works
 from lab.bench.contenders import Contender
 from lab.bench.results import Results
 from lab.bench.stage import Stage
-from lab.bench.topology import CONTAINERS, ROOT, Pair, reaches
+from lab.bench.topology import CONTAINERS, ROOT, Pair, reaches, reap
 from lab.errors import LabError
 
 PACKAGES = ("iproute2", "iperf3", "ethtool", "nftables", "iputils-ping", "util-linux", "procps")
@@ -29,8 +29,9 @@ QUICK_CELLS = tuple(cell for cell in matrix.CELLS if cell.rtt < 0.05 and cell.lo
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status: 0; 1 if a contender did not run, or a figure is invalid; 2: wrong usage."""
     told = _parse(arguments)
-    # What was begun is taken down, however this ends.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    for asked in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(asked, _leave)
+    reap()
     kinds = [kind for kind in contenders.ALL if kind.name in told.only]
     chosen = [works.ALL[name] for name in works.ALL if name in told.works]
     rows = [row for work in works.ALL.values() for row in work.rows]
@@ -103,6 +104,13 @@ def _lossy(kinds: Sequence[type[Contender]], told: argparse.Namespace, results: 
     except LabError as error:
         say(str(error))
         results.fail(LOSS, [_first_line(error)])
+
+
+def _leave(number: int, _: object) -> None:
+    """Take down what was begun, undisturbed, and leave."""
+    for other in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(other, signal.SIG_IGN)
+    sys.exit(128 + number)
 
 
 def say(text: str) -> None:

@@ -10,6 +10,7 @@ import contextlib
 import itertools
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -21,13 +22,14 @@ from typing import TypeVar
 
 from lab.bench.wire import Character
 from lab.errors import LabError
-from lab.namespace import Namespace
+from lab.namespace import MARKER, Namespace
 from lab.processes import wait_until
 from lab.topology import kill_all
 
 ROOT = Path(__file__).parents[2]
 ADDRESSES = {"left": "192.0.2.1", "right": "192.0.2.2"}
 CONTAINERS = {"left": "10.10.0.1", "right": "10.10.0.2"}
+LEFT = re.compile(rf"{MARKER}=(bench(\d+)-\d+)")
 _serial = itertools.count(1)
 N = TypeVar("N", bound=Namespace)
 
@@ -213,3 +215,17 @@ def reaches(place: Namespace, address: str, timeout: float, what: str) -> float:
     return wait_until(
         lambda: place.run(command, check=False).returncode == 0, timeout, f"ping through {what}"
     )
+
+
+def reap() -> None:
+    """Remove what benches that were killed (-9) have left."""
+    left = set()
+    for entry in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError):
+            marks = Path(f"/proc/{entry}/environ").read_bytes().split(b"\0")
+            left |= {match for mark in marks if (match := LEFT.fullmatch(mark.decode("latin-1")))}
+    for name, maker in {match.groups() for match in left}:
+        if not Path(f"/proc/{maker}").exists():
+            kill_all(name)
+            for logs in Path(tempfile.gettempdir()).glob(f"switchmode-{name}-*"):
+                shutil.rmtree(logs, ignore_errors=True)
