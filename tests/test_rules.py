@@ -43,6 +43,7 @@ DISTRIBUTIONS = {"yaml": "pyyaml"}  # import name -> distribution, where they di
 CATCH_ALL = {  # the outermost frame of a process or of a task, and why
     "controller.cli:main": "one line for the user instead of a traceback",
     "controller.control_server:_serve": "a fault in a view must not end the program",
+    "controller.process:work": "an executor hands its caller whatever was raised",
     "controller.signal.rendezvous:_handle": "a fault in one connection must not end the others",
     "tincan.cli:main": "one line for the user instead of a traceback",
     "tincan.loop:select": "one frame that we fail on must not end the data plane",
