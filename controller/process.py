@@ -101,22 +101,21 @@ def check_rights(tun: Path = Path("/dev/net/tun"), status: str | None = None) ->
 
 
 class Abandoned(ThreadPoolExecutor):
-    """Runs each call in a daemon thread of its own, for which nobody waits at the end.
+    """Looks up each name in a daemon thread of its own, for which nobody waits at the end.
 
-    The event loop looks up names in its executor. A dead resolver blocks getaddrinfo for half a
-    minute, and asyncio.run as well as the interpreter would wait for that before they end.
+    getaddrinfo, for which the event loop has an executor, may block for half a minute when the
+    resolver is dead; asyncio.run as well as the interpreter would wait for that before they end.
     """
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> "Future[Any]":
         """Call ``fn`` in a thread."""
         future: Future[Any] = Future()
-
         future.set_running_or_notify_cancel()
 
         def work() -> None:
             try:
                 future.set_result(fn(*args, **kwargs))
-            except BaseException as error:  # handed to the caller, whatever it is
+            except (OSError, ValueError) as error:  # no such name; a name that is none
                 future.set_exception(error)
 
         threading.Thread(target=work, daemon=True).start()
