@@ -39,7 +39,7 @@ class Attachment:
         host_addresses: Callable[[AddressChanged], None],
         bridge_addresses: Callable[[frozenset[tuple[Ip, Mac]]], None],
         routes_changed: Callable[[], None],
-        ports_gone: Callable[[Collection[tuple[Mac, Vlan]]], None],
+        ports_gone: Callable[[Collection[tuple[Mac, Vlan | None]]], None],
     ) -> None:
         self.tap: Link | None = None
         self.bridge: Link | None = None
@@ -96,7 +96,13 @@ class Attachment:
                 self._routes = event.default
             elif isinstance(event, EntriesGone):
                 ageing = self.bridge.ageing if self.bridge is not None else 300.0
-                gone = {(e.mac, e.vlan) for e in event.entries if e.silent_for < ageing * 0.9}
+                # A bridge that does not filter knows a MAC once, whatever its frames' tags are.
+                filters = self.bridge is not None and self.bridge.untagged != 0
+                gone = {
+                    (e.mac, e.vlan if filters or e.vlan else None)
+                    for e in event.entries
+                    if e.silent_for < ageing * 0.9
+                }
                 if gone:
                     self._ports_gone(gone)
             elif isinstance(event, EntriesUnknown):

@@ -33,8 +33,8 @@ class Guard:
     """Keeps loops out of one TAP.
 
     ``changed`` hears that the segment is another one, and whether the TAP is blocked;
-    ``forget_entries`` has the bridge learn anew; ``active`` says whether it joins a bridge and a link,
-    without which there can be no loop; ``name`` names a node.
+    ``forget_entries`` has the bridge learn anew; ``active`` says whether the TAP joins a bridge
+    and a link, without which there can be no loop; ``name`` names a node.
     """
 
     def __init__(

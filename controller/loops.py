@@ -11,6 +11,10 @@ them HOLD after the last proof of a lower one.
     SERVING   -> BLOCKED               stays                    -> ALONE
     BLOCKED   stays                    -> SERVING               -> ALONE
 
+What remains: two containers on two bridges that carry beacons to each other both ways, as they
+come, are a segment in common, and one of the hosts blocks. They could carry everything else, too.
+Nor does a bridge that passes tagged frames only, or one direction only, let beacons prove anything.
+
 A neighbour whose tincan goes on without its controller sends no beacons and forwards all the
 same: it counts as proven as long as its link is up and ``unattended`` names it.
 """

@@ -89,11 +89,21 @@ class Proxy:
     def mac_claimed(self, event: api.MacClaimed) -> None:
         self._do(self.switch.mac_claimed(event.mac, event.vlan, event.at, self._loop.time()))
 
-    def ports_gone(self, entries: Collection[tuple[Mac, Vlan]]) -> None:
+    def ports_gone(self, entries: Collection[tuple[Mac, Vlan | None]]) -> None:
+        """The bridge has lost these; a VLAN that is None means all."""
+        if self._blocked:
+            return
+        now = self._loop.time()
+        here = self._here() if any(vlan is None for _, vlan in entries) else set()
         for mac, vlan in entries:
-            if self._blocked:
-                return
-            self._do(self.switch.local_port_gone(mac, vlan, self._loop.time()))
+            vlans = [vlan] if vlan is not None else [v for m, v in here if m == mac] or [0]
+            for each in vlans:
+                self._do(self.switch.local_port_gone(mac, each, now))
+
+    def _here(self) -> set[tuple[Mac, Vlan]]:
+        """Who is known to be behind the TAP."""
+        bindings = self.snapshot()["bindings"]
+        return {(b["mac"], b["vlan"]) for b in bindings if b["at"] == "local"}
 
     def bridge_addresses(self, addresses: frozenset[tuple[Ip, Mac]]) -> None:
         self._addresses = addresses
@@ -106,9 +116,8 @@ class Proxy:
         While it is blocked, nobody is: another node answers for its segment.
         """
         now = self._loop.time()
-        for binding in self.snapshot()["bindings"]:
-            if binding["at"] == "local":
-                self._do(self.switch.local_port_gone(binding["mac"], binding["vlan"], now))
+        for mac, vlan in self._here():
+            self._do(self.switch.local_port_gone(mac, vlan, now))
         self._blocked = blocked
         addresses = frozenset() if blocked else self._addresses
         self._do(self.switch.bridge_addresses(addresses, now))

@@ -20,7 +20,18 @@ PACKAGES = ("controller", "tincan")
 
 PURE = {  # events and the time in, actions out
     "controller": (
-        *("bindings", "checks", "claims", "core", "duplicates", "echoes", "errors", "frames"),
+        *(
+            "beacon",
+            "loops",
+            "bindings",
+            "checks",
+            "claims",
+            "core",
+            "duplicates",
+            "echoes",
+            "errors",
+            "frames",
+        ),
         *("gateway", "keys", "metrics", "model", "ownership", "policing", "policy", "probing"),
         *("questions", "responder", "rpc", "snapshot", "switch", "sync", "timers"),
         *("signal.events", "signal.messages", "signal.presence", "signal.proof"),
@@ -28,7 +39,17 @@ PURE = {  # events and the time in, actions out
     ),
     "tincan": (
         *("codec", "crypto", "errors", "forwarding", "frame", "holding", "liveness", "noise"),
-        *("packing", "pmtu", "policer", "policy", "reassembly", "replay", "session", "wire"),
+        *(
+            "packing",
+            "pmtu",
+            "policer",
+            "policy",
+            "reassembly",
+            "replay",
+            "session",
+            "storm",
+            "wire",
+        ),
     ),
 }
 IMPURE_IMPORTS = {

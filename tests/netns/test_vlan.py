@@ -6,6 +6,7 @@ send tagged frames and answer as a kernel would. What is unproven is a bridge th
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import socket
 import struct
@@ -24,7 +25,7 @@ from scapy.layers.inet6 import (
 from scapy.layers.l2 import ARP, Dot1Q, Ether
 from scapy.utils6 import in6_getnsma, in6_getnsmac
 
-from lab import Container, Controller, Lab, wait_until
+from lab import Container, Controller, Host, Lab, wait_until
 from lab.capture import _retag
 from lab.layouts import Hosts, build
 
@@ -130,12 +131,16 @@ class Tagged:
         return [bytes(f[Dot1Q].payload)[:8] for f in self.heard if f[Dot1Q].type == PAYLOAD]
 
 
+def is_attached(host: Host) -> bool:
+    log: str = host.path("/run/switchmode/lab/tincan.log").read_text()
+    return "controller attached" in log
+
+
 def attached(hosts: Hosts) -> list[Controller]:
     """Connected controllers that speak for ARP: before that, tincan forwards it as it is."""
     controllers = hosts.connect()
     for host in hosts.hosts:
-        log = host.path("/run/switchmode/lab/tincan.log")
-        wait_until(lambda log=log: "controller attached" in log.read_text(), 5, "attached")
+        wait_until(functools.partial(is_attached, host), 5, "attached")
     time.sleep(0.2)  # the peers are told
     return controllers
 
@@ -239,3 +244,6 @@ def test_neighbour_discovery_in_a_vlan(lab: Lab) -> None:
         assert (answer[ICMPv6ND_NA].S, answer[ICMPv6ND_NA].O, answer[IPv6].hlim) == (1, 1, 255)
         assert stranger.ask(owner.ip, 0.8) == []
         assert entries(one, "bindings", owner.mac) == {(7, "local")}
+    # Its port goes: a plain bridge knows nothing of the VLAN, and its binding goes all the same.
+    places[0].stop()
+    wait_until(lambda: not entries(two, "bindings", owner.mac), 2, "the withdrawal")
