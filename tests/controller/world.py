@@ -241,8 +241,8 @@ class Host:
         for action in actions:
             match action:
                 case Inject(packet):
-                    known = {m for (v, _), (m, n) in self.table().items() if n == self.node}
-                    assert packet.eth_src not in known, f"injected a local source: {packet}"
+                    known = self.switch._core.table.of_mac(packet.vlan, packet.eth_src)
+                    assert all(b.node != self.node for b in known), f"a local source: {packet}"
                     self.frame(packet, TAP)
                 case Send(peer, message):
                     self.world.send(self, peer, message)
