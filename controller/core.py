@@ -29,6 +29,7 @@ class Core:
         self.table = Table(node)
         self.timers = Timers()
         self.peers: dict[NodeId, float] = {}
+        self.names: dict[NodeId, str] = {}
         self._actions: list[Action] = []
         self._reported: OrderedDict[str, float] = OrderedDict()
 
@@ -68,6 +69,10 @@ class Core:
     def reachable(self, binding: Binding) -> bool:
         """Return whether the node of ``binding`` is this one or connected."""
         return binding.node == self.node or binding.node in self.peers
+
+    def called(self, node: NodeId) -> str:
+        """Return what people call a node."""
+        return "this node" if node == self.node else f"node {self.names.get(node, node[:8])}"
 
     def is_ours(self, binding: Binding | None) -> bool:
         return binding is not None and binding.alive and binding.node == self.node

@@ -49,7 +49,9 @@ class Hearsay:
         elif change.outcome is Outcome.FULL:
             self._core.counters["claims_refused.full"] += 1
             self._core.report(
-                f"full {peer}", f"node {peer[:8]} claims more addresses than there is room for", now
+                f"full {peer}",
+                f"{self._core.called(peer)} claims more addresses than there is room for",
+                now,
             )
         else:
             self._ownership.changed(change, now)

@@ -40,6 +40,9 @@ MAX_REFUSALS = 1024
 """Nodes and reasons that are counted for ``status``."""
 MAX_FOLLOWED = 8
 """Other addresses of a MAC that are looked after when one of them moves."""
+GIVEN_UP_S = 5.0
+"""An address that another node has withdrawn for longer has not moved when it is used again. A
+contest ends with the holder's withdrawal, well within this time."""
 MAC_CLAIM_RATE = 0.5
 """Looks a second into frames that carry one MAC from two places."""
 
@@ -49,6 +52,14 @@ class _Contest:
     mac: Mac
     router: bool | None
     holder: Binding
+
+
+def _is_move(old: Binding, new: Binding, now: float) -> bool:
+    """Return whether ``new`` is a move of ``old``, another MAC or node, and not just the use of
+    an address that was given up before: as DHCP leases and restarted containers have it."""
+    if old.alive or (old.mac == new.mac and old.node != new.node):
+        return True
+    return old.node != new.node and now < old.changed + GIVEN_UP_S
 
 
 class Ownership:
@@ -129,7 +140,7 @@ class Ownership:
             del self.refusals[next(iter(self.refusals))]
         self._core.report(
             f"refused {node} {key}",
-            f"refused {name(key)} at {mac} on node {node[:8]}: {reason}",
+            f"refused {name(key)} at {mac} on {self._core.called(node)}: {reason}",
             now,
         )
 
@@ -205,10 +216,11 @@ class Ownership:
             return
         self._core.counters["conflicts"] += 1
         self._watch(conflict, now)
+        called = self._core.called
         self._core.report(
             f"conflict {holder.key} {mac} {node}",
-            f"duplicate address {name(holder.key)}: {holder.mac} at node {holder.node[:8]} has it "
-            f"and keeps it; {mac} at node {node[:8]} uses it, too",
+            f"duplicate address {name(holder.key)}: {holder.mac} at {called(holder.node)} has it "
+            f"and keeps it; {mac} at {called(node)} uses it, too",
             now,
         )
 
@@ -244,15 +256,14 @@ class Ownership:
         key = new.key
         self._pins.changed(old, new)
         moved = new.alive and old is not None and (old.mac, old.node) != (new.mac, new.node)
-        # An address that was given up and is used anew by another container has not moved.
-        if moved and old is not None and (old.alive or old.mac == new.mac):
+        if moved and old is not None and _is_move(old, new, now):
             self._core.counters["moves"] += 1
             if self._duplicates.moved(key, now):
                 self._core.counters["freezes"] += 1
                 self._core.report(
                     f"frozen {key}",
-                    f"{name(key)} moved five times within three minutes, now {new.mac} at node "
-                    f"{new.node[:8]}: frozen there until it is quiet or cleared",
+                    f"{name(key)} moved five times within three minutes, now {new.mac} at "
+                    f"{self._core.called(new.node)}: frozen there until it is quiet or cleared",
                     now,
                 )
         if new.alive:

@@ -155,7 +155,8 @@ class Reporter:
             conflict["at"] = self._name(conflict["at"])
             conflict["other_at"] = self._name(conflict["other_at"])
         for gateway in found["gateways"]:
-            gateway["nodes"] = [self._name(node) for node in gateway["nodes"]]
+            own = {self._app.node: self._config.node}
+            gateway["nodes"] = sorted(own.get(n) or self._name(n) for n in gateway["nodes"])
         for blocked in found["blocked"]:
             blocked["peer"] = self._name(blocked["peer"])
         found["blocked"] += self._app.guard.refusals()

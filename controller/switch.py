@@ -408,6 +408,7 @@ class Switch:
     def _peer_lost(self, peer: NodeId, since: float, now: float) -> None:
         if self._away.get(peer) == since:
             del self._away[peer]
+            self._core.names.pop(peer, None)
             self._ownership.forget_node(peer)
             if self._gateways.forget(peer):
                 self._gateways_changed(now)
@@ -423,6 +424,8 @@ class Switch:
                 now,
             )
             self._disconnect(peer, now)
+        else:
+            self._core.names[peer] = name
         for binding in self._table.of_node(peer):
             if self._ownership.refusal(peer, binding.key, binding.mac):
                 self._ownership.forget(binding.key)
