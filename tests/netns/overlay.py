@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -132,3 +133,11 @@ def monitor(container: Container, *words: str) -> Iterator[list[str]]:
         time.sleep(0.05)
         process.terminate()
         lines += process.communicate()[0].splitlines()
+
+
+def send(container: Container, *frames: bytes) -> None:
+    """Put frames on a container's wire."""
+    with container.socket(socket.AF_PACKET, socket.SOCK_RAW) as sock:
+        sock.bind(("eth0", 0))
+        for frame in frames:
+            sock.send(frame)

@@ -23,7 +23,7 @@ from scapy.layers.inet6 import (
 from scapy.layers.l2 import ARP, Ether
 
 from lab import Container, Lab, wait_until
-from tests.netns.overlay import BROADCAST, Overlay, connected, monitor
+from tests.netns.overlay import BROADCAST, Overlay, connected, monitor, send
 
 ALL_NODES = "33:33:00:00:00:01"
 
@@ -292,14 +292,6 @@ def test_a_solicitation_with_an_unknown_option_is_the_owners_to_answer(net: Over
 
 
 # --- nonsense
-
-
-def send(container: Container, *frames: bytes) -> None:
-    """Put frames on a container's wire."""
-    with container.socket(socket.AF_PACKET, socket.SOCK_RAW) as sock:
-        sock.bind(("eth0", 0))
-        for frame in frames:
-            sock.send(frame)
 
 
 def nonsense(source: bytes) -> list[bytes]:
