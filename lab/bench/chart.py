@@ -60,7 +60,8 @@ def draw(results: Results, rows: Sequence[Row], contenders: Sequence[str], file:
     for number, control in enumerate(lossy):
         half = COLUMNS // len(lossy)
         axes = figure.add_subplot(grid[lines - 1, number * half : (number + 1) * half])
-        cells = [cell for cell in CELLS if cell.control == control]
+        measured = {run["cell"] for run in results.loss}
+        cells = [cell for cell in CELLS if cell.control == control and str(cell) in measured]
         names = [name for name in contenders if any(results.values(name, str(c)) for c in cells)]
         for place, name in enumerate(names):
             axes.bar(
@@ -76,6 +77,7 @@ def draw(results: Results, rows: Sequence[Row], contenders: Sequence[str], file:
         labels = [f"{cell.rtt * 1000:g} ms\n{cell.loss * 100:g} %" for cell in cells]
         axes.set_xticks(range(len(cells)), labels, fontsize=8)
         axes.set_yscale("log")
+        axes.set_ylim(1, 1000)
         axes.set_title(
             f"one TCP flow ({control}) over 1 Gbit/s by RTT and loss [Mbit/s]", fontsize=10
         )
