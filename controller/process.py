@@ -115,7 +115,7 @@ class Abandoned(ThreadPoolExecutor):
         def work() -> None:
             try:
                 future.set_result(fn(*args, **kwargs))
-            except (OSError, ValueError) as error:  # no such name; a name that is none
+            except BaseException as error:  # handed to the caller, whatever it is
                 future.set_exception(error)
 
         threading.Thread(target=work, daemon=True).start()
