@@ -88,6 +88,7 @@ class Guard:
         now = self._loop.time()
         if blocked and self.loops.state is not State.BLOCKED:
             self.loops.resume(now)
+            self._news.set()
             self._changed(True)
             log.warning("the TAP was left blocked because of a loop; looking whether it is there")
         elif self.loops.state is State.BLOCKED:
@@ -102,8 +103,9 @@ class Guard:
         """After a change, have the bridge learn anew; while there is a loop, look which peers
         forward without a controller. Runs for ever."""
         while True:
+            alone = self.loops.state is State.ALONE
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(LOOK_EVERY):
+                async with asyncio.timeout(None if alone else LOOK_EVERY):
                     await self._news.wait()
             if self._news.is_set():
                 self._news.clear()

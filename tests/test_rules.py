@@ -20,36 +20,16 @@ PACKAGES = ("controller", "tincan")
 
 PURE = {  # events and the time in, actions out
     "controller": (
-        *(
-            "beacon",
-            "loops",
-            "bindings",
-            "checks",
-            "claims",
-            "core",
-            "duplicates",
-            "echoes",
-            "errors",
-            "frames",
-        ),
-        *("gateway", "keys", "metrics", "model", "ownership", "policing", "policy", "probing"),
-        *("questions", "responder", "rpc", "snapshot", "switch", "sync", "timers"),
-        *("signal.events", "signal.messages", "signal.presence", "signal.proof"),
+        *("beacon", "bindings", "checks", "claims", "core", "duplicates", "echoes", "errors"),
+        *("frames", "gateway", "keys", "loops", "metrics", "model", "ownership", "policing"),
+        *("policy", "probing", "questions", "responder", "rpc", "snapshot", "switch", "sync"),
+        *("timers", "signal.events", "signal.messages", "signal.presence", "signal.proof"),
         *("signal.quota", "signal.registry", "signal.sealing"),
     ),
     "tincan": (
         *("codec", "crypto", "errors", "forwarding", "frame", "holding", "liveness", "noise"),
-        *(
-            "packing",
-            "pmtu",
-            "policer",
-            "policy",
-            "reassembly",
-            "replay",
-            "session",
-            "storm",
-            "wire",
-        ),
+        *("packing", "pmtu", "policer", "policy", "reassembly", "replay", "session", "storm"),
+        "wire",
     ),
 }
 IMPURE_IMPORTS = {
