@@ -141,6 +141,8 @@ class Reporter:
                     rx_bytes=link.rx_bytes,
                     tx_frames=link.tx_frames,
                     rx_frames=link.rx_frames,
+                    tx_records=link.tx_records,
+                    tx_datagrams=link.tx_datagrams,
                     why="" if link.state == "connected" else why,
                 )
             )

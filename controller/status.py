@@ -73,6 +73,8 @@ class PeerStatus(Struct, frozen=True):
     rx_bytes: int = 0
     tx_frames: int = 0
     rx_frames: int = 0
+    tx_records: int = 0
+    tx_datagrams: int = 0
     why: str = ""
 
 

@@ -135,8 +135,8 @@ class Ingress:
         lead, slot, first = source.lead, source.slot, source.have
         stride = lead + HEADER_SIZE
         full = slot + stride
-        if size > stride and (segment == full or size <= full) and segment <= full:
-            here = -(-size // full) if segment == full else 1
+        if size > stride and (segment == full or segment == size <= full):
+            here = -(-size // full)
             at = first * stride
             head = bytes(landing.headers[at + lead : at + stride])
             kind, index, count, version, receiver, counter = HEADER.unpack(head)

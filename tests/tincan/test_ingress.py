@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from lab.bench.pump import End, frame, pair
 from tincan.landing import FIRST_SLOT
-from tincan.wire import HEADER, RECORD, VERSION
+from tincan.udp import UDP_SEGMENT
+from tincan.wire import HEADER, RECORD, VERSION, Item, item
 
 STRANGE = 77  # no receiver index of ours
 
@@ -110,3 +111,26 @@ def test_whatever_arrives_is_counted(arriving: list[bytes], channel: int | None)
         assert crosses(one, two)
     one.sock.close()
     two.sock.close()
+
+
+@pytest.mark.parametrize("sizes", [[66] * 12, [106] * 30, [300, 300, 66], [1300] * 20])
+def test_records_that_the_kernel_batched_come_out_one_by_one(
+    ends: tuple[End, End], sizes: list[int]
+) -> None:
+    """Acknowledgements of one size, each a record of its own, merged on the way (UDP_GRO)."""
+    one, two = ends
+    sealed = []
+    for size in sizes:
+        record = one.link.record
+        record.append(item(Item.FRAME, frame(size)))
+        key = one.session.sealing
+        assert key is not None
+        sealed += list(record.seal(key, 1456, None).joined())
+    segment = len(sealed[0])
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        ancillary = [(socket.SOL_UDP, UDP_SEGMENT, struct.pack("=H", segment))]
+        sender.sendmsg(sealed, ancillary, 0, two.sock.address)
+        two.ingress.wake(two.source, time.monotonic())
+    assert two.tap.frames == len(sizes)
+    assert two.counters["records_dropped.forged"] == 0
+    assert crosses(one, two)
