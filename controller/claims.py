@@ -16,14 +16,23 @@ CLAIM_S = 10.0
 SIMULTANEOUS_S = 1.0
 """Probes less than this apart may have crossed."""
 MAX_CLAIMS = 4096
+MAX_PROBERS = 16
+"""Containers of one node that probe for one address at a time."""
 
 
 @dataclass(slots=True)
 class Claim:
+    """``macs``: who probes at ``node``, the first one first. More than one there is for them to
+    settle, who hear each other; but what goes for one goes for all."""
+
     node: NodeId
-    mac: Mac
+    macs: list[Mac]
     opened: float
     until: float
+
+    @property
+    def mac(self) -> Mac:
+        return self.macs[0]
 
 
 class Claimed(Enum):
@@ -53,22 +62,24 @@ class Claims:
         """Return whether ``mac``, here, is asking whether ``key`` is free: any question of ours
         about ``key`` would tell it that somebody else is, too."""
         claim = self.get(key, now)
-        return claim is not None and claim.node == self._node and claim.mac == mac
+        return claim is not None and claim.node == self._node and mac in claim.macs
 
     def open_here(self, key: Key, mac: Mac, now: float) -> Claim:
         """A container here with ``mac`` probes; return the claim that stands afterwards."""
         claim = self.get(key, now)
         if claim is None:
-            claim = self._put(key, Claim(self._node, mac, now, now + CLAIM_S))
-        elif claim.node == self._node and claim.mac == mac:
+            claim = self._put(key, Claim(self._node, [mac], now, now + CLAIM_S))
+        elif claim.node == self._node:
             claim.until = now + CLAIM_S
+            if mac not in claim.macs and len(claim.macs) < MAX_PROBERS:
+                claim.macs.append(mac)
         return claim
 
     def open_there(self, peer: NodeId, key: Key, mac: Mac, age: float, now: float) -> Claimed:
         """A container at ``peer`` probes, and has claimed ``key`` for ``age`` seconds."""
         claim = self.get(key, now)
-        theirs = Claim(peer, mac, now - age, now + CLAIM_S)
-        if claim is None or claim.mac == mac or claim.node == peer:
+        theirs = Claim(peer, [mac], now - age, now + CLAIM_S)
+        if claim is None or claim.macs == [mac] or claim.node == peer:
             self._put(key, theirs)
             return Claimed.FREE
         lead = theirs.opened - claim.opened
@@ -82,12 +93,11 @@ class Claims:
         self._put(key, theirs)
         return Claimed.LOST
 
-    def yield_to(self, peer: NodeId, key: Key, mac: Mac, now: float) -> Mac | None:
-        """``peer`` says that its claim stands; return the MAC here that must leave ``key``."""
+    def yield_to(self, peer: NodeId, key: Key, mac: Mac, now: float) -> list[Mac]:
+        """``peer`` says that its claim stands; return the MACs here that must leave ``key``."""
         claim = self.get(key, now)
-        self._put(key, Claim(peer, mac, now, now + CLAIM_S))
-        lost = claim is not None and claim.node == self._node and claim.mac != mac
-        return claim.mac if claim is not None and lost else None
+        self._put(key, Claim(peer, [mac], now, now + CLAIM_S))
+        return claim.macs if claim is not None and claim.node == self._node else []
 
     def close(self, key: Key) -> None:
         """``key`` has an owner now."""

@@ -212,7 +212,7 @@ class Switch:
         if asked.is_probe:
             claim = self._claims.open_here(key, mac, now)
             if claim.node != self.node and claim.mac != mac:
-                self._tell_claimed(key, claim.mac, claim.node, mac, now)
+                self._tell_claimed(key, claim.mac, claim.node, [mac], now)
                 return
             if claim.mac != mac:
                 self.counters["arp_suppressed.local_claim"] += 1
@@ -232,11 +232,15 @@ class Switch:
         if claim is None or claim.node != self.node:
             self._prober.ask_all(key)
 
-    def _tell_claimed(self, key: Key, claimer: Mac, node: NodeId, prober: Mac, now: float) -> None:
-        """A container here must leave ``key``: a container elsewhere claimed it first."""
-        self.counters["claims_defended"] += 1
+    def _tell_claimed(
+        self, key: Key, claimer: Mac, node: NodeId, probers: list[Mac], now: float
+    ) -> None:
+        """Containers here must leave ``key``: a container elsewhere claimed it first."""
         rival = Binding(key, claimer, node, 0, now)
-        self._core.inject(answer(rival, prober, None))
+        for prober in probers:
+            if prober != claimer:
+                self.counters["claims_defended"] += 1
+                self._core.inject(answer(rival, prober, None))
 
     # --- messages
 
@@ -282,9 +286,8 @@ class Switch:
             case rpc.Probed():
                 self._prober.probed(peer, message, now)
             case rpc.Claim(ip=ip, mac=mac, vlan=vlan):
-                loser = self._claims.yield_to(peer, (vlan, ip), mac, now)
-                if loser is not None:
-                    self._tell_claimed((vlan, ip), mac, peer, loser, now)
+                losers = self._claims.yield_to(peer, (vlan, ip), mac, now)
+                self._tell_claimed((vlan, ip), mac, peer, losers, now)
             case rpc.Gateways(addresses=addresses):
                 if self._gateways.report(peer, [(a.ip, a.mac) for a in addresses]):
                     self._gateways_changed(now)
@@ -348,7 +351,7 @@ class Switch:
         if result is Claimed.OURS and mine is not None:
             self._core.send(peer, rpc.Claim(key[1], mine.mac, key[0]))
         elif result is Claimed.LOST and mine is not None:
-            self._tell_claimed(key, prober, peer, mine.mac, now)
+            self._tell_claimed(key, prober, peer, mine.macs, now)
         return result is Claimed.FREE
 
     def _reply(self, peer: NodeId, owner: Binding, request: rpc.ArpRequest, now: float) -> None:

@@ -1,12 +1,16 @@
 """Probes (RFC 5227, RFC 4862): nobody takes an address that is in use, or about to be."""
 
+from functools import partial
+
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from controller import rpc
 from controller.claims import CLAIM_S, MAX_CLAIMS, Claimed, Claims
 from controller.model import ARP_REPLY, ARP_REQUEST, NO_IP4, Arp, NeighbourAdvertisement
 from tests.controller.test_switch import FAMILIES, pair
-from tests.controller.world import World, mac
+from tests.controller.world import Container, World, mac
 
 ADDRESSES = pytest.mark.parametrize("ip", ["10.0.3.9", "fd00::9"], ids=["arp", "nd"])
 
@@ -169,6 +173,42 @@ def test_a_stale_owner_does_not_block_an_address() -> None:
     world.run(1)
     assert not prober.conflicts
     assert (0, "10.0.3.7") not in world.b.table()
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from("abc"), st.floats(0, 6), st.integers(1, 3)),
+        min_size=2,
+        max_size=12,
+    ),
+    st.sampled_from([0.0, 0.03]),
+)
+@settings(deadline=None, max_examples=60)
+def test_no_two_that_probe_first_ever_share_an_address(
+    starts: list[tuple[str, float, int]], jitter: float
+) -> None:
+    """busybox: udhcpc -a sends one probe, waits two seconds, takes the address, says nothing."""
+    world = World("abc").link().run(5)
+    world.jitter = jitter
+    using: dict[str, list[Container]] = {}
+
+    def begin(name: str, number: int, wanted: int) -> None:
+        container = world.hosts[name].run(mac=mac(number))
+        container.probe(f"10.0.3.{wanted}")
+        world.later(2.0, partial(decide, container, f"10.0.3.{wanted}"))
+
+    def decide(container: Container, ip: str) -> None:
+        container.probing.clear()
+        if not container.conflicts:
+            container.ips.append(ip)
+            using.setdefault(ip, []).append(container)
+
+    for number, (name, delay, wanted) in enumerate(starts):
+        world.later(delay, partial(begin, name, number, wanted))
+    world.run(10)
+    assert all(len(owners) == 1 for owners in using.values())
+    if not jitter:  # and nobody gave way to nobody
+        assert set(using) == {f"10.0.3.{wanted}" for _, _, wanted in starts}
 
 
 # --- the room itself

@@ -318,3 +318,15 @@ def test_the_gateways_own_questions_are_not_sightings() -> None:
     )
     world.a.do(world.a.switch.captured(asked6, world.now))
     assert world.a.table() == {}
+
+
+def test_two_leases_of_one_address_are_reported_within_three_seconds() -> None:
+    """Both servers skipped their check; the containers ask for their gateways."""
+    world = stock("abc")
+    for host, number in ((world.a, 7), (world.b, 8)):
+        host.run("10.0.3.50", mac=mac(number)).ask(IP)
+    world.run(3)
+    for host in (world.a, world.b):
+        assert host.counters["conflicts"] == 1
+        assert any("duplicate" in r.text for r in host.reports)
+    assert world.a.table() == world.b.table() == world.c.table()

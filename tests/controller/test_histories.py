@@ -151,8 +151,8 @@ class Histories(RuleBasedStateMachine):
 
 TestHistories = Histories.TestCase
 TestHistories.settings = settings(
-    max_examples=100,
-    stateful_step_count=20,
+    max_examples=60,
+    stateful_step_count=16,
     deadline=None,
     phases=[Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink],  # no slow explanations
     suppress_health_check=[HealthCheck.too_slow],
