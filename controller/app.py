@@ -203,11 +203,7 @@ class App:
             await asyncio.sleep(api.HEARTBEAT_INTERVAL)
 
     def _beat(self) -> None:
-        self.tunnel.notify("heartbeat", api.Heartbeat(self._reading))
-
-    @property
-    def _reading(self) -> bool:
-        return self.capture is not None and self.capture.reading
+        self.tunnel.notify("heartbeat", api.Heartbeat(self.capture is not None))
 
     async def _watch_tincan(self) -> None:
         """Kill a tincan that hangs, so that another takes its place."""
@@ -215,7 +211,7 @@ class App:
             await asyncio.sleep(WATCH_TINCAN)
             if not self.tunnel.lost.is_set():
                 with contextlib.suppress(TunnelLost):
-                    await self.tunnel.alive(self._reading)
+                    await self.tunnel.alive(self.capture is not None)
 
     async def _keep_tincan(self) -> None:
         """Replace a tincan that died."""

@@ -1,8 +1,8 @@
 """The socket on the TAP that sees what the bridge sends: opened at once, read when scapy is loaded.
 
 Loading scapy takes long, and is done in a thread meanwhile. What the bridge sends until then
-waits in the socket, so that the first question is not missed: it would be asked again only after
-a second.
+waits in the socket: a question that is missed would be asked again only after a second. So a
+capture counts as there from the beginning, and nothing is both flooded by tincan and relayed.
 """
 
 import asyncio
@@ -86,11 +86,6 @@ class Capture:
         else:
             loading = self._loop.run_in_executor(None, _load_dissector)
             loading.add_done_callback(self._loaded)
-
-    @property
-    def reading(self) -> bool:
-        """Whether what the bridge sends is heard by now."""
-        return bool(self._sockets) and self._parse is not None
 
     def _loaded(
         self, loading: "asyncio.Future[Callable[[bytes, Vlan | None], Captured | None]]"
