@@ -106,6 +106,7 @@ class App:
         )
         self.mesh: Mesh | None = None
         self.capture: Capture | None = None
+        self.tap_offloads: list[str] = []  # in use, as status shows them
         self._addresses = AddressChanged(())
         self._never: tuple[frozenset[Mac], frozenset[Ip]] | None = None
         self._stun: list[api.HostPort] = [api.HostPort(s.host, s.port) for s in config.stun]
@@ -159,9 +160,11 @@ class App:
         )
         await self.tunnel.call("set_identity", identity, type(None))
         self._push_never()  # before the first frame passes
-        await self.tunnel.open_tap(
+        info = await self.tunnel.open_tap(
             api.OpenTap(config.tap, self._tap_mac(), offloads.vnet_hdr, offloads.tso, offloads.uso)
         )
+        in_use = {"vnet_hdr": info.vnet_hdr, "tso": info.tso, "uso": info.uso}
+        self.tap_offloads = [name for name, on in in_use.items() if on]
         self._addresses = await self._netlink.host_addresses(
             config.tap, config.network_ignore_list, config.bridge
         )

@@ -60,6 +60,7 @@ class Reporter:
                 bridge.name if bridge is not None else None,
                 _tap_state(tap),
                 warnings,
+                app.tap_offloads,
             ),
             signal=SignalStatus(first.url, first.connected, first.error or ""),
             peers=self._peers(links),
@@ -144,6 +145,7 @@ class Reporter:
                     tx_records=link.tx_records,
                     tx_datagrams=link.tx_datagrams,
                     why="" if link.state == "connected" else why,
+                    offloads=link.offloads,
                 )
             )
         return peers

@@ -29,12 +29,16 @@ class NodeStatus(Struct, frozen=True):
 
 
 class TapStatus(Struct, frozen=True):
-    """The TAP, the bridge that it is in, and that port's state (``forwarding``, ...)."""
+    """The TAP, the bridge that it is in, and that port's state (``forwarding``, ...).
+
+    ``offloads``: what the kernel does for us there, of ``vnet_hdr``, ``tso`` and ``uso``.
+    """
 
     name: str
     bridge: str | None
     state: str
     warnings: list[str] = field(default_factory=list)
+    offloads: list[str] = field(default_factory=list)
 
 
 class SignalStatus(Struct, frozen=True):
@@ -61,6 +65,7 @@ class PeerStatus(Struct, frozen=True):
     """Another node of the network. ``state`` is ``connecting``, ``connected`` or ``lost``.
 
     ``pmtu`` is the path's MTU in bytes. ``why`` explains a state that is not ``connected``.
+    ``offloads``: what the kernel does for us on this path, of ``gso`` and ``gro``.
     """
 
     name: str
@@ -76,6 +81,7 @@ class PeerStatus(Struct, frozen=True):
     tx_records: int = 0
     tx_datagrams: int = 0
     why: str = ""
+    offloads: list[str] = field(default_factory=list)
 
 
 class BindingStatus(Struct, frozen=True):

@@ -216,6 +216,7 @@ class LinkInfo(Struct):
     tx_datagrams: int
     attended: bool
     negotiating: bool
+    offloads: list[str] = field(default_factory=list)
 
 
 class LinkPage(Struct):

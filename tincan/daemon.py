@@ -185,6 +185,9 @@ class Tincan:
             self._gate = Gate(tap, self._policy, self.counters, self._loop.time())
             self._pump = Pump(tap, self._policy, self.counters, self._selector)
             self._pump.start()
+            for name in ("vnet_hdr", "tso", "uso"):
+                if getattr(offloads, name) and not getattr(tap.offloads, name):
+                    self.counters[f"offload_fallbacks.{name}"] += 1
         elif self._tap.name != wish.name:
             raise ApiError(api.REFUSED, f"this tincan already has TAP {self._tap.name}")
         return self._tap_info(), self._tap.fd
@@ -366,7 +369,7 @@ class Tincan:
             number,
             link,
             pump,
-            lambda host, port: UdpSocket(host, port, gso=identity.gso, gro=identity.gro),
+            self._open_socket,
         )
         negotiation.agent = IceAgent(
             controlling=link.elected,
@@ -383,6 +386,14 @@ class Tincan:
         )
         link.begin(negotiation)
         return negotiation
+
+    def _open_socket(self, host: str, port: int) -> UdpSocket:
+        identity = self._identity
+        assert identity is not None
+        sock = UdpSocket(host, port, gso=identity.gso, gro=identity.gro)
+        if identity.gro and not sock.receive_offload:
+            self.counters["offload_fallbacks.udp_gro"] += 1
+        return sock
 
     def _stream_data(self, negotiation: Negotiation, datagram: bytes) -> None:
         source = negotiation.source()
@@ -502,7 +513,18 @@ def _link_info(link: Link) -> api.LinkInfo:
         tx_datagrams=link.tx_datagrams,
         attended=link.attended,
         negotiating=bool(link.pending),
+        offloads=_offloads(link),
     )
+
+
+def _offloads(link: Link) -> list[str]:
+    """What the kernel does for us on this path: gso (UDP_SEGMENT), gro (UDP_GRO)."""
+    path = link.path
+    if path is None or path.socket is None:
+        return []
+    sock = path.socket
+    in_use = {"gso": sock.segment_offload, "gro": sock.receive_offload}
+    return [name for name, on in in_use.items() if on]
 
 
 async def _serve(run_dir: Path, selector: HotSelector) -> None:

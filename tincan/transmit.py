@@ -45,9 +45,16 @@ def transmit(path: Path, datagrams: Datagrams, counters: Counter[str]) -> bool:
         if error.errno == errno.EMSGSIZE:
             raise PathTooSmall from None
         if count > 1 and sock.segment_offload and is_refusal_of_offload(error):
-            sock.segment_offload = False
-            counters["offload_fallbacks.udp_segment"] += 1
-            return transmit(path, datagrams, counters)
+            # Or, in older kernels, that the segments are larger than the device's MTU (EINVAL):
+            # then the datagrams are refused one by one, too, and the offload is not to blame.
+            sock.segment_offload = sent = False
+            try:
+                sent = transmit(path, datagrams, counters)
+            finally:
+                sock.segment_offload = not sent
+            if sent:
+                counters["offload_fallbacks.udp_segment"] += 1
+            return sent
         counters["records_dropped.send_error"] += 1
         return False
     return True

@@ -8,7 +8,8 @@ import sys
 from contextlib import ExitStack
 from typing import Any
 
-from lab import Container, Host
+from lab import Container, Host, wait_until
+from tincan.api import SOCKET_NAME
 
 TCP_PORT = 7001
 UDP_PORT = 7002
@@ -128,7 +129,10 @@ def start_tincan(host: Host, changes: str) -> subprocess.Popen[str]:
     code = f"import sys\n{changes}\nfrom tincan.cli import main\nsys.exit(main(sys.argv[1:]))"
     words = [sys.executable, "-c", code, "--run-dir", RUN_DIR]
     with host.log_file("tincan").open("w") as log:
-        return host.popen(words, stdout=log)
+        process = host.popen(words, stdout=log)
+    socket = host.path(f"{RUN_DIR}/{SOCKET_NAME}")
+    wait_until(socket.exists, 10, "tincan listens")  # or the controller would start its own
+    return process
 
 
 def dropped(counters: dict[str, Any], but: frozenset[str] = frozenset()) -> dict[str, int]:
