@@ -32,6 +32,7 @@ RECEIVE_BUFFER = 4 << 20  # bytes; a small frame is accounted with about 800: 50
 READ_BUDGET = 64  # frames per wake-up
 DISSECT_BUDGET = 8  # dissections per wake-up: about 1 ms
 PAUSE = 0.004  # s without reading, after a wake-up in which all frames were refused
+BACKLOG = RECEIVE_BUFFER // 800  # frames: what the queue holds at most of small ones
 RELIEF = 1.0  # s for which the kernel drops most frames of a loud sender, or of strangers
 STILL_LOUD = 16  # refusals in a sample of 1 in 64: about 1000 frames/s, and it goes on
 MAX_MUTED = 16
@@ -65,6 +66,7 @@ class Capture:
         self._loop = asyncio.get_running_loop()
         self._relief: dict[bytes | None, int] = {}  # refused since it began
         self._regulars: set[bytes] = set()
+        self._stale = -2 * BACKLOG  # frames still to be read without a pause; below 0: since then
         self._strangers = 0  # refused in this wake-up
         self._police = {
             ETH_ARP: Police(rate=100, burst=500, total=1000, total_burst=1000),
@@ -170,7 +172,8 @@ class Capture:
             if dissected == DISSECT_BUDGET:
                 break
         self._count_overrun(sock)
-        if not dissected:
+        self._stale -= READ_BUDGET
+        if not dissected and self._stale <= 0:
             # Level-triggered, and nothing worth having: leave the rest to the kernel's queue.
             self._loop.remove_reader(sock.fileno())
             self._loop.call_later(PAUSE, self._listen, sock, police)
@@ -212,6 +215,9 @@ class Capture:
         self._regulars = {m for p in self._police.values() for m in p.regulars(MAX_REGULARS)}
         self._filter()
         self._loop.call_later(RELIEF, self._end_relief, sender)
+        if self._stale < -BACKLOG:
+            # What is queued already is the storm's: get through it, others wait behind it.
+            self._stale = BACKLOG
 
     def _end_relief(self, sender: bytes | None) -> None:
         if self._relief[sender] >= STILL_LOUD and self._sockets:
