@@ -13,32 +13,24 @@ from controller import rpc
 from controller.core import Core
 from controller.frames import link_local
 from controller.model import Ip, Mac, NeverForward, NodeId
+from controller.rpc import usable_ip, usable_mac
 
 LINGER_S = 900.0
 """How long a lost peer's report counts: a link that flaps must not make its gateway ordinary."""
 
 
 class Gateways:
-    """``changed`` of the two update methods: whether what is shared is not what it was."""
+    """``macs`` and ``ips``: what is shared. ``own``: the addresses of this host's bridge, with
+    ``own_macs`` and ``own_ips``."""
 
     def __init__(self, core: Core) -> None:
         self._core = core
-        self._reports: dict[NodeId, frozenset[tuple[Ip, Mac]]] = {core.node: frozenset()}
+        self._reports: dict[NodeId, frozenset[tuple[Ip, Mac]]] = {}
         self.macs: frozenset[Mac] = frozenset()
         self.ips: frozenset[Ip] = frozenset()
-
-    @property
-    def own(self) -> frozenset[tuple[Ip, Mac]]:
-        """The addresses of this host's bridge."""
-        return self._reports[self._core.node]
-
-    @property
-    def own_macs(self) -> frozenset[Mac]:
-        return frozenset(mac for _, mac in self.own)
-
-    @property
-    def own_ips(self) -> frozenset[Ip]:
-        return frozenset(ip for ip, _ in self.own)
+        self.own: frozenset[tuple[Ip, Mac]] = frozenset()
+        self.own_macs: frozenset[Mac] = frozenset()
+        self.own_ips: frozenset[Ip] = frozenset()
 
     def message(self) -> rpc.Gateways:
         addresses = sorted(self.own)[: rpc.MAX_ADDRESSES]
@@ -56,7 +48,14 @@ class Gateways:
     def report(self, node: NodeId, addresses: Iterable[tuple[Ip, Mac]]) -> bool:
         """``node`` has these bridge addresses and no others; return whether that changed what is
         shared."""
-        self._reports[node] = frozenset(addresses)
+        report = frozenset((ip, mac) for ip, mac in addresses if usable_ip(ip) and usable_mac(mac))
+        if report == self._reports.get(node, frozenset()):
+            return False
+        self._reports[node] = report
+        if node == self._core.node:
+            self.own = report
+            self.own_ips = frozenset(ip for ip, _ in report)
+            self.own_macs = frozenset(mac for _, mac in report)
         return self._recompute()
 
     def forget(self, node: NodeId) -> bool:

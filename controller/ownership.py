@@ -29,7 +29,6 @@ from controller.policy import Policy
 from controller.probing import PATIENT, QUICK, Patience, Prober
 from controller.questions import Questions
 from controller.responder import Sighting
-from controller.rpc import usable_ip, usable_mac
 from controller.sync import Sync
 from controller.timers import Bucket, Buckets
 
@@ -329,11 +328,7 @@ class Ownership:
     def host(self, addresses: Iterable[tuple[Ip, Mac]], now: float) -> None:
         """The bridge's own addresses: ours, as long as no other bridge has them, too."""
         for ip, mac in addresses:
-            if (
-                usable_ip(ip)
-                and usable_mac(mac)
-                and not self.refusal(self._core.node, (0, ip), mac)
-            ):
+            if not self.refusal(self._core.node, (0, ip), mac):
                 change = self._table.learn((0, ip), mac, now, origin=Origin.BRIDGE)
                 self.changed(change, now)
 
