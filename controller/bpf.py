@@ -33,7 +33,7 @@ _DROP: Block = [(_RET, 0, 0, 0)]
 _KIND: Instruction = (_TXA, 0, 0, 0)
 
 _ARP, _IP4, _IP6, _VLAN = 0x0806, 0x0800, 0x86DD, 0x8100
-_ICMP, _ICMP6, _FRAGMENT, _HOP_BY_HOP = 1, 58, 44, 0
+_ICMP, _UDP, _ICMP6, _FRAGMENT, _HOP_BY_HOP = 1, 17, 58, 44, 0
 
 
 def _load(code: int, offset: int) -> Instruction:
@@ -106,12 +106,30 @@ def _echo_requests(verdict: Block) -> Block:
     ]
 
 
+def _lease_request(ip: int, verdict: Block) -> Block:
+    """Run the block for an unfragmented datagram to a DHCP server in the IPv4 packet at ``ip``."""
+    to_server = _when(_load(_LD_H, ip + 22), 67, verdict)
+    whole = [_load(_LD_H, ip + 6), (_JSET, len(to_server), 0, 0x3FFF), *to_server]
+    return _when(_load(_LD_B, ip), 0x45, _when(_load(_LD_B, ip + 9), _UDP, whole))
+
+
+def _lease_requests(verdict: Block) -> Block:
+    """The same for broadcasts, wherever an IPv4 packet may be."""
+    at18 = _when(_load(_LD_H, 16), _IP4, _lease_request(18, verdict))
+    found = [
+        *_when(_load(_LD_H, 12), _IP4, _lease_request(14, verdict)),
+        *_when(_load(_LD_H, 12), _VLAN, at18),
+    ]
+    return _when(_load(_LD_W, 0), 0xFFFFFFFF, found)
+
+
 def resolution(
     loud: Collection[bytes],
     regulars: Collection[bytes] | None = None,
     gateways: Collection[bytes] = (),
 ) -> bytes:
-    """ARP and ND, untagged or with one tag in the frame, and echo requests from ``gateways``.
+    """ARP, ND and what is broadcast to DHCP servers, untagged or with one tag in the frame, and
+    echo requests from ``gateways``.
 
     Of ``loud`` MACs one frame of 64; with ``regulars``, one of 64 of everybody but these.
     """
@@ -124,6 +142,7 @@ def resolution(
             # X tells what it is: a verdict of a few hundred steps is too long to be jumped over.
             (_LDX_IMMEDIATE, 0, 0, 0),
             *_echo_requests([(_LDX_IMMEDIATE, 0, 0, 2)]),
+            *_lease_requests([(_LDX_IMMEDIATE, 0, 0, 1)]),
             *_neighbours([(_LDX_IMMEDIATE, 0, 0, 1)]),
             *_when(_KIND, 0, _DROP),
             *_when(_KIND, 2, [*(s for g in gateways for s in _from(g, _ACCEPT)), *_DROP]),

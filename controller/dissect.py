@@ -40,6 +40,7 @@ from controller.model import (
     Echo,
     HostPacket,
     Ip,
+    LeaseRequest,
     Mac,
     NeighbourAdvertisement,
     NeighbourSolicitation,
@@ -116,7 +117,9 @@ def parse(frame: bytes, vlan: int | None) -> Captured | None:
             return _parse_arp(body[:28], vid, eth_src, eth_dst)
         if kind == ETH_IP6:
             return _parse_ip6(body, vid, eth_src, eth_dst)
-        if kind == ETH_IP4 and not frame[0] & 1:
+        if kind == ETH_IP4:
+            if frame[0] & 1:
+                return _parse_dhcp(body, vid, eth_src)
             return _parse_ip4(body, vid, eth_src, eth_dst)
     except _DISSECTION_FAULTS as fault:
         raise MalformedFrame("undissectable") from fault
@@ -283,3 +286,47 @@ def _parse_ip4(body: bytes, vlan: Vlan, eth_src: Mac, eth_dst: Mac) -> Captured 
             )
     packet = body[: min(end, QUOTE)]
     return HostPacket(str(src), str(dst), packet, vlan, eth_src, eth_dst)
+
+
+_UDP, _DHCP_SERVER = 17, 67
+_BOOTP = 236  # bytes of RFC 951's fields; then RFC 2131's cookie and options
+_DHCP_COOKIE = bytes((99, 130, 83, 99))
+_PAD, _END, _REQUESTED_IP, _MESSAGE_TYPE, _DHCPREQUEST = 0, 255, 50, 53, 3
+
+
+def _parse_dhcp(body: bytes, vlan: Vlan, eth_src: Mac) -> LeaseRequest | None:
+    """RFC 2131 sections 2 and 4.3.2: the address in option 50, or in ciaddr when rebinding."""
+    header = (body[0] & 15) * 4 if body else 0
+    if len(body) < 20 or body[0] >> 4 != 4 or header < 20 or len(body) < header + 8:
+        raise MalformedFrame("ip4_header")
+    message = body[header + 8 :]
+    if body[9] != _UDP or int.from_bytes(body[header + 2 : header + 4], "big") != _DHCP_SERVER:
+        return None
+    if len(message) < _BOOTP + 4 or message[_BOOTP : _BOOTP + 4] != _DHCP_COOKIE:
+        raise MalformedFrame("dhcp_truncated")
+    if message[0] != 1 or message[1:3] != b"\x01\x06" or _mac(message[28:34]) != eth_src:
+        return None  # a reply, another kind of hardware, or a relay agent
+    options = _dhcp_options(message[_BOOTP + 4 :])
+    if options.get(_MESSAGE_TYPE) != bytes((_DHCPREQUEST,)):
+        return None
+    address = ipaddress.IPv4Address(options.get(_REQUESTED_IP, message[12:16]))
+    if address.is_unspecified or address.is_multicast or address.is_loopback or address.is_reserved:
+        return None
+    return LeaseRequest(str(address), eth_src, vlan)
+
+
+def _dhcp_options(options: bytes) -> dict[int, bytes]:
+    """RFC 2132 section 2."""
+    found: dict[int, bytes] = {}
+    at = 0
+    while at < len(options) and options[at] != _END:
+        if options[at] == _PAD:
+            at += 1
+            continue
+        length = options[at + 1] if at + 1 < len(options) else 256
+        value = options[at + 2 : at + 2 + length]
+        if len(value) < length:
+            raise MalformedFrame("dhcp_option_length")
+        found.setdefault(options[at], value)
+        at += 2 + length
+    return found

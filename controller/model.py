@@ -152,8 +152,24 @@ class Prohibited:
     eth_dst: Mac
 
 
+@dataclass(frozen=True, slots=True)
+class LeaseRequest:
+    """A DHCPREQUEST (RFC 2131 section 4.3.2): ``mac`` asks a server for ``ip``, or for more time
+    with it. Nothing else of DHCP concerns us."""
+
+    ip: Ip
+    mac: Mac
+    vlan: Vlan
+
+
 Captured: TypeAlias = (
-    Arp | NeighbourSolicitation | NeighbourAdvertisement | RouterMessage | Echo | HostPacket
+    Arp
+    | NeighbourSolicitation
+    | NeighbourAdvertisement
+    | RouterMessage
+    | Echo
+    | HostPacket
+    | LeaseRequest
 )
 Buildable: TypeAlias = Arp | NeighbourSolicitation | NeighbourAdvertisement | Echo | Prohibited
 

@@ -21,6 +21,7 @@ from controller.echoes import Echoes
 from controller.frames import answer, question
 from controller.gateway import LINGER_S, Gateways
 from controller.hearsay import Hearsay
+from controller.leases import Leases
 from controller.model import (
     Action,
     Arp,
@@ -28,6 +29,7 @@ from controller.model import (
     Echo,
     HostPacket,
     Ip,
+    LeaseRequest,
     Mac,
     NeighbourAdvertisement,
     NeighbourSolicitation,
@@ -92,6 +94,7 @@ class Switch:
         )
         self._hearsay = Hearsay(core, self._ownership, self._prober, self._sync)
         self._echoes = Echoes(core, self._gateways, self._prober)
+        self._leases = Leases(core, self._prober, self._claims)
         self._rpcs: Buckets[NodeId] = Buckets(RPC_RATE, RPC_BURST, 4096)
         self._strays = Bucket(STRAY_RATE, STRAY_BURST)
         self._away: dict[NodeId, float] = {}
@@ -110,6 +113,8 @@ class Switch:
             self._echoes.asked(packet, now)
         elif isinstance(packet, HostPacket):
             self._echoes.refused(packet, now)
+        elif isinstance(packet, LeaseRequest):
+            self._leases.requested(packet, now)
         elif isinstance(packet, NeighbourSolicitation) and packet.target == self._core.probe_ip:
             self._answer_for_prober(packet)
         else:

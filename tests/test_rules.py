@@ -21,8 +21,20 @@ PACKAGES = ("controller", "tincan")
 PURE = {  # events and the time in, actions out
     "controller": (
         *("beacon", "bindings", "checks", "claims", "core", "duplicates", "echoes", "errors"),
-        *("frames", "gateway", "keys", "loops", "metrics", "model", "ownership", "policing"),
-        *("policy", "probing", "questions", "responder", "rpc", "snapshot", "switch", "sync"),
+        *("frames", "gateway", "hearsay", "keys", "leases", "loops", "metrics", "model"),
+        *(
+            "ownership",
+            "pins",
+            "policing",
+            "policy",
+            "probing",
+            "questions",
+            "responder",
+            "rpc",
+            "snapshot",
+            "switch",
+            "sync",
+        ),
         *("timers", "signal.events", "signal.messages", "signal.presence", "signal.proof"),
         *("signal.quota", "signal.registry", "signal.sealing"),
     ),

@@ -76,8 +76,8 @@ def test_the_first_holder_keeps_its_address(net: Overlay, version: int) -> None:
                 announce(second, ip)
             assert watcher.ping(ip).received == 1
             assert watcher.neighbours()[ip] == first.mac
-        for host in (net.a, net.b, net.c):
-            assert net.bindings(host)[ip]["mac"] == first.mac
+        for place in net.hosts.hosts:
+            assert net.bindings(place)[ip]["mac"] == first.mac
         beside.flush_neighbours()
 
         # The second gives up; the operator says so.
