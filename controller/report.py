@@ -61,6 +61,7 @@ class Reporter:
                 _tap_state(tap),
                 warnings,
                 app.tap_offloads,
+                app.capture is not None,
             ),
             signal=SignalStatus(first.url, first.connected, first.error or ""),
             peers=self._peers(links),
@@ -146,6 +147,7 @@ class Reporter:
                     tx_datagrams=link.tx_datagrams,
                     why="" if link.state == "connected" else why,
                     offloads=link.offloads,
+                    attended=link.attended,
                 )
             )
         return peers

@@ -32,6 +32,7 @@ class TapStatus(Struct, frozen=True):
     """The TAP, the bridge that it is in, and that port's state (``forwarding``, ...).
 
     ``offloads``: what the kernel does for us there, of ``vnet_hdr``, ``tso`` and ``uso``.
+    ``captured``: this controller hears ARP and ND on it, and speaks for them.
     """
 
     name: str
@@ -39,6 +40,7 @@ class TapStatus(Struct, frozen=True):
     state: str
     warnings: list[str] = field(default_factory=list)
     offloads: list[str] = field(default_factory=list)
+    captured: bool = True
 
 
 class SignalStatus(Struct, frozen=True):
@@ -66,6 +68,7 @@ class PeerStatus(Struct, frozen=True):
 
     ``pmtu`` is the path's MTU in bytes. ``why`` explains a state that is not ``connected``.
     ``offloads``: what the kernel does for us on this path, of ``gso`` and ``gro``.
+    ``attended``: a controller speaks ARP and ND there; if not, tincan carries them as frames.
     """
 
     name: str
@@ -82,6 +85,7 @@ class PeerStatus(Struct, frozen=True):
     tx_datagrams: int = 0
     why: str = ""
     offloads: list[str] = field(default_factory=list)
+    attended: bool = True
 
 
 class BindingStatus(Struct, frozen=True):

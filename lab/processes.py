@@ -151,14 +151,23 @@ class Controller(Process):
 
     def connected(self) -> set[str]:
         """The names of the peers whose state is `connected`; none while it does not answer."""
+        return {peer["name"] for peer in self._peers()}
+
+    def attended(self) -> set[str]:
+        """Those of them that ARP and ND are left to the controllers with, at both ends."""
+        return {peer["name"] for peer in self._peers(captured=True) if peer["attended"]}
+
+    def _peers(self, captured: bool = False) -> list[dict[str, Any]]:
         try:
-            peers = self.ask("status")["peers"]
+            status = self.ask("status")
         except CommandFailed:
-            return set()
-        return {peer["name"] for peer in peers if peer["state"] == "connected"}
+            return []
+        if captured and not status["tap"]["captured"]:
+            return []
+        return [peer for peer in status["peers"] if peer["state"] == "connected"]
 
     def wait_connected(self, names: Iterable[str], timeout: float = 15) -> float:
-        """Wait until all peers `names` are connected; return the seconds it took.
+        """Wait until all peers `names` are connected and attended; return the seconds it took.
 
         Raises LabError, with the end of its log, after `timeout` seconds or if it ends.
         """
@@ -170,7 +179,7 @@ class Controller(Process):
             if not self.running:
                 status = self.process.returncode
                 raise LabError(f"controller ended with {status}:\n{self.output()[-4000:]}")
-            missing = wanted - self.connected()
+            missing = wanted - self.attended()
             return not missing
 
         try:
