@@ -1,4 +1,4 @@
-"""The loop's side of the hot path: which descriptors are read, and what runs when they are ready."""
+"""The loop's side of the hot path: which descriptors are read, what runs when they are ready."""
 
 import time
 from collections import Counter
