@@ -109,11 +109,14 @@ class Sync:
     def peer_up(self, peer: NodeId, now: float) -> None:
         """Greet ``peer`` now, and once more in case that gets lost."""
         self._repairs.pop(peer, None)
+        self._meet(peer, now)
+        self._core.timers.call_at(now + DIGEST_AFTER_S, lambda t: self._meet(peer, t))
+
+    def _meet(self, peer: NodeId, now: float) -> None:
         self._greet(peer)
-        if not self._core.table.count(peer):
+        if peer in self._core.peers and not self._core.table.count(peer):
             # We may have restarted, and the link not: then the peer sees no reason to say anything.
             self._ask(peer, self._repairs.setdefault(peer, _Repair()), now)
-        self._core.timers.call_at(now + DIGEST_AFTER_S, lambda t: self._greet(peer))
 
     def peer_down(self, peer: NodeId) -> None:
         self._queues.pop(peer, None)
