@@ -440,6 +440,9 @@ class Tincan:
         return api.LinkPage(infos, following), None
 
     async def _query_counters(self, _: None) -> tuple[dict[str, int], None]:
+        lost = sum(link.news_of_drops() for link in self._links.values())
+        if lost:
+            self.counters["datagrams_dropped.receive_buffer_full"] += lost
         if self._gate is not None:
             self._gate.count_dropped()
         return dict(self.counters), None
@@ -513,18 +516,8 @@ def _link_info(link: Link) -> api.LinkInfo:
         tx_datagrams=link.tx_datagrams,
         attended=link.attended,
         negotiating=bool(link.pending),
-        offloads=_offloads(link),
+        offloads=path.socket.offloads if path is not None and path.socket is not None else [],
     )
-
-
-def _offloads(link: Link) -> list[str]:
-    """What the kernel does for us on this path: gso (UDP_SEGMENT), gro (UDP_GRO)."""
-    path = link.path
-    if path is None or path.socket is None:
-        return []
-    sock = path.socket
-    in_use = {"gso": sock.segment_offload, "gro": sock.receive_offload}
-    return [name for name, on in in_use.items() if on]
 
 
 async def _serve(run_dir: Path, selector: HotSelector) -> None:

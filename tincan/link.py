@@ -14,6 +14,7 @@ from dataclasses import replace
 from enum import Enum
 from typing import Final, Protocol
 
+from tincan.backlog import Backlog
 from tincan.errors import HandshakeFailed, LinkError, MalformedDatagram
 from tincan.holding import NEVER, Holding
 from tincan.ingress import Source
@@ -100,6 +101,7 @@ class Link:
         self._clock = clock
         self._mtu_probing = mtu_probing
         self._liveness = Liveness(elected, clock())
+        self._backlog = Backlog(clock())
         self._pmtu: PathMtu | None = None
         self._told_rtt: float | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -127,6 +129,11 @@ class Link:
         own = self._liveness.rtt
         return self._told_rtt if own is None else own
 
+    def news_of_drops(self) -> int:
+        """Datagrams that our sockets have lost since the last call for want of room."""
+        negotiations = [*self.pending.values(), *([self.active] if self.active else [])]
+        return sum(negotiation.news_of_drops() for negotiation in negotiations)
+
     # -- frames out
 
     def flush(self, now: float) -> None:
@@ -134,7 +141,15 @@ class Link:
         record = self.record
         frames = record.frames
         path = self.path
-        if self._send(path, now):
+        if (
+            record.fill > self.body
+            and path is not None
+            and path.socket is not None
+            and not self._backlog.has_room(path.socket.unsent(), now)
+        ):
+            record.clear()
+            self._counters["frames_dropped.device_backlog"] += frames
+        elif self._send(path, now):
             self.tx_frames += frames
         elif frames:
             self._counters["frames_dropped.not_sent"] += frames
@@ -158,6 +173,7 @@ class Link:
                 self._resize()
             return False
         if sent:
+            self._backlog.sent(size)
             self.tx_bytes += size
             self.tx_records += 1
             self.tx_datagrams += datagrams.number
@@ -385,6 +401,7 @@ class Link:
         assert path is not None
         overhead = 48 if ":" in path.address[0] else 28
         self._pmtu = PathMtu(overhead, now) if self._mtu_probing else None
+        self._backlog = Backlog(now)
         self._liveness = Liveness(self.elected, now)
         self._resize()
         self._arm(self._deadline())

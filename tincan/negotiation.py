@@ -76,6 +76,10 @@ class Negotiation:
         """Any of the sources: where data from a stream relay is said to come from."""
         return next(iter(self._sources.values()), None)
 
+    def news_of_drops(self) -> int:
+        """Datagrams that its sockets have lost since the last call for want of room."""
+        return sum(sock.news_of_drops() for sock in self._sources)
+
     async def end(self) -> None:
         """Free the agent and every socket."""
         if self.agent is not None:

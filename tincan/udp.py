@@ -25,10 +25,13 @@ UDP_SEGMENT: Final = 103
 UDP_GRO: Final = 104
 SO_SNDBUFFORCE: Final = 32
 SO_RCVBUFFORCE: Final = 33
+SO_MEMINFO: Final = 55
+SK_MEMINFO_DROPS: Final = 8  # linux/sock_diag.h; the last of nine u32
 IP_MTU_DISCOVER: Final = 10
 IPV6_MTU_DISCOVER: Final = 23
 PMTUDISC_PROBE: Final = 3  # set DF, ignore the kernel's path MTU: we probe ourselves (RFC 8899)
 FIONREAD: Final = 0x541B
+TIOCOUTQ: Final = 0x5411
 SOCKET_BUFFER: Final = 16 << 20  # bytes; a burst of records must survive one late wake-up of ours
 MAX_SEGMENTS: Final = 64  # UDP_MAX_SEGMENTS of kernels before 6.6
 MAX_BATCH: Final = 65507  # bytes of UDP payload in one call
@@ -93,6 +96,7 @@ class UdpSocket:
         self._sender_name = b""
         self._sender: Address = ("", 0)
         self._waiting = bytearray(4)
+        self._drops = 0
 
     def _set_options(self, gro: bool) -> None:
         buffers = ((SO_RCVBUFFORCE, socket.SO_RCVBUF), (SO_SNDBUFFORCE, socket.SO_SNDBUF))
@@ -121,6 +125,12 @@ class UdpSocket:
     def close(self) -> None:
         self._fd = -1
         self.sock.close()
+
+    @property
+    def offloads(self) -> list[str]:
+        """What the kernel does for us here: ``gso`` (UDP_SEGMENT), ``gro`` (UDP_GRO)."""
+        in_use = {"gso": self.segment_offload, "gro": self.receive_offload}
+        return [name for name, on in in_use.items() if on]
 
     # -- sending
 
@@ -168,7 +178,19 @@ class UdpSocket:
             self._target_size = _IN6.size
         self._target = address
 
+    def unsent(self) -> int:
+        """Bytes (with the kernel's overhead) that the device has not yet sent."""
+        fcntl.ioctl(self._fd, TIOCOUTQ, self._waiting)
+        return int.from_bytes(self._waiting, "little")
+
     # -- receiving
+
+    def news_of_drops(self) -> int:
+        """Datagrams lost since the last call because we did not read soon enough."""
+        told = self.sock.getsockopt(socket.SOL_SOCKET, SO_MEMINFO, 4 * (SK_MEMINFO_DROPS + 1))
+        total = int.from_bytes(told[4 * SK_MEMINFO_DROPS :], "little")
+        news, self._drops = (total - self._drops) & 0xFFFFFFFF, total
+        return news
 
     def waiting(self) -> int:
         """Bytes of the batch that comes next; 0 when there is none, or an empty datagram."""
