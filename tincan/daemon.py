@@ -10,30 +10,24 @@ import ipaddress
 import logging
 import logging.handlers
 import os
-import random
 import signal
-import time
 from collections import Counter
 from pathlib import Path
 from typing import Any, Final
 
 from tincan import api, loop
-from tincan.agent import IceAgent
 from tincan.crypto import PrivateKey
 from tincan.errors import ApiError, SystemRefusal
 from tincan.forwarding import LOCAL, Local
 from tincan.frame import BEACON, MAC_SIZE, Kind, NeverForward
 from tincan.gate import Gate
 from tincan.link import Link
+from tincan.links import Links, describe
 from tincan.loop import HotSelector
-from tincan.negotiation import Negotiation
-from tincan.path import Description, TurnServer
 from tincan.policy import Policy
 from tincan.pump import Pump
 from tincan.server import ApiServer, Handler
-from tincan.session import Session
 from tincan.tap import Offloads, Tap, open_tap
-from tincan.udp import UdpSocket
 from tincan.wire import VNET_SIZE
 
 logger = logging.getLogger(__name__)
@@ -42,7 +36,6 @@ VERSION: Final = "0.1.0"
 ORPHANED_FOR: Final = 900.0  # s without a controller before we give up
 HOUSEKEEPING: Final = 0.25  # s; also how finely attachment is noticed
 STOPPING: Final = (signal.SIGTERM, signal.SIGINT)
-MAX_LINKS: Final = 1024
 LOG_SIZE: Final = 1 << 20
 CLAIM_INTERVAL: Final = 0.5  # s between two mac_claimed events about one MAC
 MAX_CLAIMS: Final = 1024
@@ -61,11 +54,7 @@ class Tincan:
         self._tap: Tap | None = None
         self._pump: Pump | None = None
         self._gate: Gate | None = None
-        self._links: dict[str, Link] = {}
-        self._identity: api.Identity | None = None
-        self._private: PrivateKey | None = None
-        self._local: list[str] = []
-        self._refused: list[ipaddress.IPv4Network | ipaddress.IPv6Network] = []
+        self._links = Links(self._policy, self.counters, events=self)
         self._last_heartbeat = self._loop.time()
         self._capturing = False
         self._claims: dict[tuple[bytes, int], float] = {}
@@ -98,7 +87,7 @@ class Tincan:
     # -- the controller
 
     async def _hello(self, _: api.Hello) -> tuple[api.Welcome, None]:
-        node = self._private.public.hex() if self._private is not None else None
+        node = self._links.private.public.hex() if self._links.private is not None else None
         tap = self._tap_info() if self._tap is not None else None
         blocked = self._policy.blocked
         return api.Welcome(api.API_VERSION, VERSION, os.getpid(), node, tap, blocked), None
@@ -120,7 +109,7 @@ class Tincan:
             return
         logger.info("controller %s", "attached" if attached else "gone; forwarding goes on")
         self._policy.set_attached(attached)
-        for link in self._links.values():
+        for link in self._links:
             link.announce_flags(now)
 
     async def _set_blocked(self, wish: api.Blocked) -> tuple[None, None]:
@@ -136,7 +125,7 @@ class Tincan:
             self._policy.set_blocked(wish.blocked)
             if self._gate is not None:
                 self._gate.observe(now)
-            for link in self._links.values():
+            for link in self._links:
                 link.announce_flags(now)
         return None, None
 
@@ -163,10 +152,7 @@ class Tincan:
 
     async def close(self) -> None:
         """Say goodbye to every peer and give everything back."""
-        async with asyncio.TaskGroup() as closing:
-            for link in self._links.values():
-                closing.create_task(link.close())
-        self._links.clear()
+        await self._links.close()
         if self._pump is not None:
             self._pump.stop()
         if self._tap is not None:
@@ -183,7 +169,7 @@ class Tincan:
             offloads = Offloads(wish.vnet_hdr, wish.tso, wish.uso)
             tap = self._tap = open_tap(wish.name, _mac(wish.mac), offloads, descriptor)
             self._gate = Gate(tap, self._policy, self.counters, self._loop.time())
-            self._pump = Pump(tap, self._policy, self.counters, self._selector)
+            self._pump = self._links.pump = Pump(tap, self._policy, self.counters, self._selector)
             self._pump.start()
             for name in ("vnet_hdr", "tso", "uso"):
                 if getattr(offloads, name) and not getattr(tap.offloads, name):
@@ -213,31 +199,25 @@ class Tincan:
 
     async def _set_identity(self, wish: api.Identity) -> tuple[None, None]:
         private = PrivateKey.from_bytes(bytes.fromhex(wish.private_key))
-        if self._private is not None and self._private.public != private.public:
+        if self._links.private is not None and self._links.private.public != private.public:
             raise ApiError(api.REFUSED, "this tincan runs under another node key")
-        self._private = private
-        self._identity = wish
-        for link in self._links.values():
+        self._links.private = private
+        self._links.identity = wish
+        for link in self._links:
             link.set_mtu_probing(wish.mtu_probing)
         return None, None
 
     async def _set_addresses(self, wish: api.Addresses) -> tuple[None, None]:
-        self._local = wish.local
+        self._links.addresses = wish.local
         try:
-            self._refused = [ipaddress.ip_network(each, strict=False) for each in wish.refused]
+            self._links.refused = [
+                ipaddress.ip_network(each, strict=False) for each in wish.refused
+            ]
         except ValueError as error:
             raise ApiError(api.INVALID_PARAMS, str(error)) from None
-        for link in self._links.values():
-            link.addresses_changed(self._local)
+        for link in self._links:
+            link.addresses_changed(self._links.addresses)
         return None, None
-
-    def _refuse(self, address: str) -> bool:
-        """Whether a remote candidate's address must not be used: it leads into the overlay."""
-        try:
-            remote = ipaddress.ip_address(address)
-        except ValueError:
-            return True
-        return any(remote in network for network in self._refused)
 
     async def _set_never_forward(self, wish: api.NeverForwardSet) -> tuple[None, None]:
         kinds = {
@@ -270,7 +250,7 @@ class Tincan:
         for entry in wish.entries:
             port: Link | Local = LOCAL
             if entry.at is not None:
-                port = self._link(entry.at)
+                port = self._links.to(entry.at)
             if not self._policy.table.pin(_mac(entry.mac), entry.vlan, port, now):
                 raise ApiError(api.REFUSED, "the table of pinned addresses is full")
         return None, None
@@ -307,116 +287,19 @@ class Tincan:
 
     # -- links
 
-    def _link(self, peer: str) -> Link:
-        """Return the link to ``peer``, made now if it is new."""
-        link = self._links.get(peer)
-        if link is not None:
-            return link
-        if self._private is None or self._identity is None or self._pump is None:
-            raise ApiError(api.REFUSED, "set_identity and open_tap come first")
-        if len(self._links) >= MAX_LINKS:
-            raise ApiError(api.REFUSED, f"{MAX_LINKS} links are the most")
-        elected = self._private.public.hex() < peer
-        link = Link(
-            peer,
-            elected=elected,
-            events=self,
-            counters=self.counters,
-            attached=lambda: self._policy.attached,
-            blocked=lambda: self._policy.blocked,
-            mtu_probing=self._identity.mtu_probing,
-            clock=self._loop.time,
-        )
-        link.session = Session(
-            private=self._private,
-            peer=bytes.fromhex(peer),
-            psk=bytes.fromhex(self._identity.psk),
-            network_id=bytes.fromhex(self._identity.network_id),
-            initiator=elected,
-            payload=b"",
-            new_index=self._new_index,
-            owner=link,
-            on_keys=functools.partial(self._keys_changed, link),
-            jitter=random.random,
-            wall=time.time,
-        )
-        self._links[peer] = link
-        self._policy.links.append(link)
-        self._policy.changed()
-        return link
-
-    def _new_index(self) -> int:
-        assert self._pump is not None
-        offered = {link.session.pending_index for link in self._links.values()}
-        while True:
-            index = random.getrandbits(32)
-            if index and index not in self._pump.ingress.keys and index not in offered:
-                return index
-
-    def _keys_changed(self, link: Link) -> None:
-        assert self._pump is not None
-        keys = self._pump.ingress.keys
-        for index in link.indices:
-            keys.pop(index, None)
-        link.indices = set(link.session.opening)
-        keys.update(link.session.opening)
-
-    def _negotiate(self, link: Link, number: int) -> Negotiation:
-        identity, pump = self._identity, self._pump
-        assert identity is not None
-        assert pump is not None
-        negotiation = Negotiation(
-            number,
-            link,
-            pump,
-            self._open_socket,
-        )
-        negotiation.agent = IceAgent(
-            controlling=link.elected,
-            sockets=negotiation,
-            stun=[(entry.host, entry.port) for entry in identity.stun],
-            turn=[
-                TurnServer(t.host, t.port, t.user, t.password, t.transport) for t in identity.turn
-            ],
-            addresses=lambda: self._local,
-            refuse=self._refuse,
-            on_data=functools.partial(self._stream_data, negotiation),
-            on_path=functools.partial(link.path_changed, negotiation),
-            counters=self.counters,
-        )
-        link.begin(negotiation)
-        return negotiation
-
-    def _open_socket(self, host: str, port: int) -> UdpSocket:
-        identity = self._identity
-        assert identity is not None
-        sock = UdpSocket(host, port, gso=identity.gso, gro=identity.gro)
-        if identity.gro and not sock.receive_offload:
-            self.counters["offload_fallbacks.udp_gro"] += 1
-        return sock
-
-    def _stream_data(self, negotiation: Negotiation, datagram: bytes) -> None:
-        source = negotiation.source()
-        if source is not None and self._pump is not None:
-            self._pump.ingress.relayed(source, datagram, self._loop.time())
-
-    async def _gather(self, negotiation: Negotiation) -> Description:
-        assert negotiation.agent is not None
-        return await negotiation.agent.gather()
-
     async def _create_link(self, wish: api.NewLink) -> tuple[api.Offer, None]:
-        negotiation = self._negotiate(self._link(wish.peer), wish.number)
-        return api.Offer(await self._gather(negotiation)), None
+        negotiation = self._links.negotiate(self._links.to(wish.peer), wish.number)
+        return api.Offer(await negotiation.gather()), None
 
     async def _answer_link(self, wish: api.Offered) -> tuple[api.Offer, None]:
-        link = self._link(wish.peer)
-        negotiation = self._negotiate(link, wish.number)
-        answer = await self._gather(negotiation)
+        link = self._links.to(wish.peer)
+        negotiation = self._links.negotiate(link, wish.number)
+        answer = await negotiation.gather()
         self._tasks.create_task(link.connect(negotiation, wish.description))
         return api.Offer(answer), None
 
     async def _connect_link(self, wish: api.Offered) -> tuple[None, None]:
-        link = self._link(wish.peer)
+        link = self._links.to(wish.peer)
         negotiation = link.pending.get(wish.number)
         if negotiation is None:
             raise ApiError(api.REFUSED, f"no negotiation {wish.number} is open")
@@ -424,23 +307,17 @@ class Tincan:
         return None, None
 
     async def _remove_link(self, wish: api.PeerName) -> tuple[None, None]:
-        link = self._links.pop(wish.peer, None)
-        if link is not None:
-            self._policy.remove(link)
-            await link.close()
-            assert self._pump is not None
-            for index in link.indices:
-                self._pump.ingress.keys.pop(index, None)
+        await self._links.remove(wish.peer)
         return None, None
 
     async def _query_link_stats(self, page: api.Page) -> tuple[api.LinkPage, None]:
-        links = list(self._links.values())
+        links = list(self._links)
         following = page.cursor + api.PAGE if page.cursor + api.PAGE < len(links) else None
-        infos = [_link_info(link) for link in links[page.cursor : page.cursor + api.PAGE]]
+        infos = [describe(link) for link in links[page.cursor : page.cursor + api.PAGE]]
         return api.LinkPage(infos, following), None
 
     async def _query_counters(self, _: None) -> tuple[dict[str, int], None]:
-        lost = sum(link.news_of_drops() for link in self._links.values())
+        lost = sum(link.news_of_drops() for link in self._links)
         if lost:
             self.counters["datagrams_dropped.receive_buffer_full"] += lost
         if self._gate is not None:
@@ -449,7 +326,7 @@ class Tincan:
 
     async def _icc(self, wish: api.Icc) -> tuple[None, None]:
         now = self._loop.time()
-        for link in self._links.values():
+        for link in self._links:
             if wish.peer is not None and link.peer != wish.peer:
                 continue
             if not link.send_icc(wish.channel, wish.payload, now) and wish.peer is not None:
@@ -487,37 +364,6 @@ class Tincan:
 
 def _mac(text: str) -> bytes:
     return bytes.fromhex(text.replace(":", ""))
-
-
-def _link_info(link: Link) -> api.LinkInfo:
-    path = link.path
-    info = None
-    if path is not None:
-        host, port = path.peer_address
-        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        relay = None
-        if path.local == "relay":
-            relay = f"{path.address[0]}:{path.address[1]}"
-        info = api.PathInfo(
-            path.local, path.remote, address, relay, path.behind_nat, path.peer_behind_nat
-        )
-    return api.LinkInfo(
-        peer=link.peer,
-        state=link.state.value,
-        relayed=path is not None and path.relayed,
-        path=info,
-        rtt_ms=None if link.rtt is None else round(link.rtt * 1000, 3),
-        pmtu=link.mtu,
-        tx_bytes=link.tx_bytes,
-        rx_bytes=link.rx_bytes,
-        tx_frames=link.tx_frames,
-        rx_frames=link.rx_frames,
-        tx_records=link.tx_records,
-        tx_datagrams=link.tx_datagrams,
-        attended=link.attended,
-        negotiating=bool(link.pending),
-        offloads=path.socket.offloads if path is not None and path.socket is not None else [],
-    )
 
 
 async def _serve(run_dir: Path, selector: HotSelector) -> None:

@@ -1,13 +1,13 @@
 """Everything that tincan raises on purpose.
 
-    TincanError
-    ├── SystemRefusal        the kernel or the machine said no; fatal to the process (exit status 1)
-    ├── DatagramError        input from the network; never leaves the pump, raises a counter
-    │   ├── MalformedDatagram
-    │   ├── HandshakeFailed
-    │   └── RecordRefused
-    ├── LinkError            one link failed; fatal to that link only
-    └── ApiError             a request on the unix socket was wrong; answered, never fatal
+TincanError
+├── SystemRefusal        the kernel or the machine said no; fatal to the process (exit status 1)
+├── DatagramError        input from the network; never leaves the pump, raises a counter
+│   ├── MalformedDatagram
+│   ├── HandshakeFailed
+│   └── RecordRefused
+├── LinkError            one link failed; fatal to that link only
+└── ApiError             a request on the unix socket was wrong; answered, never fatal
 """
 
 

@@ -72,6 +72,11 @@ class Negotiation:
             self._reader.unwatch(source)
             sock.close()
 
+    async def gather(self) -> Description:
+        """Return our description; raise LinkError when there is nothing to offer."""
+        assert self.agent is not None
+        return await self.agent.gather()
+
     def source(self) -> Source | None:
         """Any of the sources: where data from a stream relay is said to come from."""
         return next(iter(self._sources.values()), None)

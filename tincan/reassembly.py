@@ -8,9 +8,7 @@ from tincan.wire import MAX_RECORD
 
 MAX_PARTIAL: Final = 64  # records in pieces at a time, over all peers
 MAX_BYTES: Final = 4 << 20
-MAX_AGE: Final = (
-    1.0  # s; longer than any reordering
-)
+MAX_AGE: Final = 1.0  # s; longer than any reordering
 
 Key = tuple[int, int]  # receiver index, record counter
 
