@@ -49,7 +49,7 @@ class ControlServer:
                 listener.bind(str(self._path))
                 os.chmod(self._path, 0o600)  # nobody can connect before listen()
                 self._server = await asyncio.start_unix_server(
-                    self._client, sock=listener, limit=MAX_REQUEST
+                    self._accepted, sock=listener, limit=MAX_REQUEST
                 )
             except OSError:
                 listener.close()
@@ -69,11 +69,16 @@ class ControlServer:
         await asyncio.gather(*self._clients, return_exceptions=True)
         self._path.unlink(missing_ok=True)
 
-    async def _client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
+    def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # No coroutine: of one that is cancelled, asyncio 3.11 logs a traceback of its own.
         full = len(self._clients) >= MAX_CLIENTS
+        task = asyncio.get_running_loop().create_task(self._client(reader, writer, full))
         self._clients.add(task)
+        task.add_done_callback(self._clients.discard)
+
+    async def _client(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, full: bool
+    ) -> None:
         try:
             async with asyncio.timeout(DEADLINE):
                 writer.write(_refusal("too many are asking") if full else await self._serve(reader))
@@ -83,7 +88,6 @@ class ControlServer:
         except (TimeoutError, ConnectionError):
             log.debug("a client of the control socket went away or was too slow")
         finally:
-            self._clients.discard(task)
             writer.transport.abort()
 
     async def _serve(self, reader: asyncio.StreamReader) -> bytes:

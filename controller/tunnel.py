@@ -141,12 +141,19 @@ class Tunnel:
         while not self._try_connect():
             if self._process.poll() is not None:
                 raise SystemRefusal(
-                    f"tincan ended with status {self._process.returncode}",
-                    f"see {self._run_dir / 'tincan.log'}",
+                    f"tincan ended with status {self._process.returncode}: {self._last_words()}"
                 )
             if self._loop.time() > deadline:
                 raise SystemRefusal("tincan does not answer", f"see {self._run_dir}/tincan.log")
             await asyncio.sleep(RETRY)
+
+    def _last_words(self) -> str:
+        """The end of tincan's log, which does not outlive us."""
+        try:
+            lines = (self._run_dir / "tincan.log").read_text(errors="replace").splitlines()
+        except OSError:
+            return "it has left no log"
+        return lines[-1][:400] if lines else "its log is empty"
 
     async def alive(self, capture: bool) -> None:
         """A heartbeat that must be answered; a tincan that hangs is killed. Raise TunnelLost."""
