@@ -11,6 +11,7 @@ time that ``controller status`` takes.
 import errno
 import socket
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,8 @@ def call(
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
             connection.settimeout(deadline)
             connection.connect(str(path))
-            connection.sendall(request)
+            with suppress(BrokenPipeError):  # it may have refused us unheard: read why
+                connection.sendall(request)
             line = _read_line(connection, until)
     except TimeoutError:
         raise SystemRefusal(
