@@ -77,7 +77,7 @@ def whole(lab: Lab) -> Pair:
 
 
 @pytest.fixture
-def pair(whole: Pair) -> Iterator[Pair]:
+def pair(whole: Pair) -> Pair:
     """The pair, connected before the test."""
     whole.heal()
     return whole
