@@ -13,7 +13,16 @@ from dataclasses import dataclass, replace
 from typing import Final, Generic, Protocol, TypeVar
 
 from tincan.forwarding import LOCAL, Entry, Forwarding, Learned, Local
-from tincan.frame import BROADCAST, UDP, Frame, Kind, NeverForward, classify, vlan_and_type
+from tincan.frame import (
+    BROADCAST,
+    ETHERNET_SIZE,
+    UDP,
+    Frame,
+    Kind,
+    NeverForward,
+    classify,
+    vlan_and_type,
+)
 from tincan.policer import TokenBucket
 
 FLOOD_RATE: Final = 1000.0  # frames/s of one kind that one TAP floods, or one peer may send us
@@ -134,7 +143,7 @@ class Policy(Generic[PeerT]):
             self._drop(kind.value)
             return None
         destination, source = bytes(frame[:6]), bytes(frame[6:12])
-        vlan, ethertype, _ = vlan_and_type(frame)
+        vlan, ethertype, payload = vlan_and_type(frame)
         learned = self.table.learn(source, vlan, LOCAL, now)
         if learned is Learned.CLAIMED:
             self._claimed(source, vlan, LOCAL)
@@ -153,7 +162,7 @@ class Policy(Generic[PeerT]):
             port,
             self.table.lookup(source, vlan),
             remember=kind is Kind.PLAIN
-            and not vlan
+            and payload == ETHERNET_SIZE  # not even a tag that says no more than a priority
             and ethertype in REMEMBERED_TYPES
             and learned is not Learned.CLAIMED,
         )
@@ -205,7 +214,7 @@ class Policy(Generic[PeerT]):
             self._drop("neighbour_from_peer")  # two controllers speak for it: no frames
             return None
         destination, source = bytes(frame[:6]), bytes(frame[6:12])
-        vlan, ethertype, _ = vlan_and_type(frame)
+        vlan, ethertype, payload = vlan_and_type(frame)
         learned = self.table.learn(source, vlan, link, now)
         if learned is Learned.CLAIMED:
             self._claimed(source, vlan, link)
@@ -228,7 +237,9 @@ class Policy(Generic[PeerT]):
             return None
         return Admitted(
             self.table.lookup(source, vlan),
-            remember=kind is Kind.PLAIN and not vlan and ethertype in REMEMBERED_TYPES,
+            remember=kind is Kind.PLAIN
+            and payload == ETHERNET_SIZE
+            and ethertype in REMEMBERED_TYPES,
         )
 
     def _drop(self, reason: str) -> None:

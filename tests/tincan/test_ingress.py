@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from lab.bench.pump import End, frame, pair
 from tincan.landing import FIRST_SLOT
 from tincan.udp import UDP_SEGMENT
-from tincan.wire import HEADER, RECORD, VERSION, Item, item
+from tincan.wire import HEADER, RECORD, VERSION, VNET_SIZE, Item, item
 
 STRANGE = 77  # no receiver index of ours
 
@@ -63,6 +63,19 @@ def test_datagrams_that_come_one_by_one_are_not_copied(ends: tuple[End, End]) ->
     assert crosses(one, two)  # in several wake-ups, perhaps: the budget counts datagrams
     assert crosses(one, two)
     assert two.counters["batches_flattened"] == 0
+
+
+@pytest.mark.parametrize("tag", [b"", b"\x81\0\0\0", b"\x81\0\xe0\0", b"\x88\xa8\0\7"])
+def test_tagged_frames_are_delivered(ends: tuple[End, End], tag: bytes) -> None:
+    """Also with a tag that says no more than a priority (VID 0)."""
+    one, two = ends
+    plain = frame(100)
+    tagged = plain[: VNET_SIZE + 12] + tag + plain[VNET_SIZE + 12 :]
+    for _ in range(2):
+        one.tap.waiting = [tagged]
+        one.egress.wake(time.monotonic())
+        two.ingress.wake(two.source, time.monotonic())
+    assert two.tap.frames == 2
 
 
 def test_an_unfinished_record_is_given_up_for_the_next(
