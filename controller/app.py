@@ -76,6 +76,7 @@ class App:
             Switch(
                 self.node,
                 self.counters,
+                name=config.node,
                 policy=_policy(config),
                 first_id=random.getrandbits(48),
             ),
