@@ -31,7 +31,8 @@ Events: link_connected, link_disconnected, link_wanted, icc, mac_claimed, tap_go
 from typing import Annotated, Any, Final, Literal, TypeAlias
 
 from tincan.codec import Meta, Raw, Struct, field
-from tincan.path import Description, Transport
+from tincan.path import Description as Description  # part of this interface
+from tincan.path import Transport
 
 API_VERSION: Final = 1
 MAX_MESSAGE: Final = 64 << 10  # bytes; SEQPACKET would take 212,960 by default
