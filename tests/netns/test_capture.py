@@ -16,6 +16,7 @@ import pytest
 from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import Ether
 
+import controller.dissect  # noqa: F401 - loaded before any capture is opened: no waiting for it
 from controller.build import build
 from controller.capture import PAUSE, READ_BUDGET, RELIEF, Capture
 from controller.errors import SystemRefusal
