@@ -88,7 +88,8 @@ class ControlServer:
         except (TimeoutError, ConnectionError):
             log.debug("a client of the control socket went away or was too slow")
         finally:
-            writer.transport.abort()
+            if writer.get_extra_info("socket").fileno() >= 0:  # not closed in good order
+                writer.transport.abort()
 
     async def _serve(self, reader: asyncio.StreamReader) -> bytes:
         """Read one request and return the answer to it."""
