@@ -23,6 +23,7 @@ from controller.config import Config
 from controller.control_server import ControlServer
 from controller.errors import SystemRefusal
 from controller.guard import Guard
+from controller.identity import KnownPeers
 from controller.keys import NetworkKeys
 from controller.mesh import Mesh
 from controller.metrics import new_counters
@@ -72,12 +73,14 @@ class App:
             self.counters,
             started,
         )
+        self._known = KnownPeers.load(config.state_dir)
+        self._policy = _policy(config, self._known, self.node)
         self.proxy = Proxy(
             Switch(
                 self.node,
                 self.counters,
                 name=config.node,
-                policy=_policy(config),
+                policy=self._policy,
                 first_id=random.getrandbits(48),
             ),
             self.tunnel,
@@ -124,6 +127,7 @@ class App:
             self.tunnel,
             tasks,
             self.counters,
+            named=self._named,
             forgotten=self.proxy.peer_down,
         )
         await self._set_up_tincan(await self.tunnel.connect())
@@ -268,8 +272,20 @@ class App:
         self.mesh.linked(link.peer, link.relayed)
         if not known:
             log.info("link to %s is up", self.mesh.name(link.peer))
-            self.proxy.peer_up(link.peer, self.mesh.name(link.peer))
+            self.proxy.peer_up(link.peer)
+            if contact is not None and contact.name:
+                self._named(link.peer, contact.name)
             self.guard.wake()
+
+    def _named(self, peer: NodeId, name: str) -> None:
+        """A peer with a link says what it is called: links may be there before presence is."""
+        self.proxy.named(peer, name)
+        for pinned, node in self._policy.names.items():
+            self._known.pin(pinned, node)
+        try:
+            self._known.save()
+        except SystemRefusal as error:
+            log.warning("names may be taken by others after a restart: %s", error)
 
     def _may_loop(self) -> bool:
         """Whether the TAP joins two things at all: a bridge, and a link."""
@@ -346,9 +362,14 @@ class App:
         self.tunnel.close()
 
 
-def _policy(config: Config) -> Policy:
+def _policy(config: Config, known: KnownPeers, node: NodeId) -> Policy:
+    mentioned = {entry.node for entry in config.static} | set(config.allow)
+    pins = {name: pinned for name in mentioned if (pinned := known.pinned(name)) is not None}
+    pins[config.node] = node  # whoever had it before
     return Policy(
-        static=[Static(s.ip, s.mac, s.node, s.vlan) for s in config.static], allow=config.allow
+        static=[Static(s.ip, s.mac, s.node, s.vlan) for s in config.static],
+        allow=config.allow,
+        names=pins,
     )
 
 

@@ -16,6 +16,7 @@ from controller.keys import NetworkKeys
 from controller.model import NodeId
 from controller.signal.client import SignalClient, SignalState
 from controller.signal.events import Absent, Event, Present, Received, Refused, SignalConnected
+from controller.signal.messages import Reason
 from controller.topology import (
     Accept,
     Action,
@@ -53,8 +54,10 @@ class Mesh:
         tunnel: Tunnel,
         tasks: asyncio.TaskGroup,
         counters: Counter[str],
+        named: Callable[[NodeId, str], None],
         forgotten: Callable[[NodeId], None],
     ) -> None:
+        """``named``: a peer that has a link says its name. ``forgotten``: a peer has left."""
         self.node = private.public.hex()
         self.topology = Topology(self.node, int(time.time() * 1000), random.random)
         self.clients = [
@@ -64,10 +67,12 @@ class Mesh:
         self._tunnel = tunnel
         self._tasks = tasks
         self._counters = counters
+        self._named = named
         self._forgotten = forgotten
         self._loop = asyncio.get_running_loop()
         self._wake = asyncio.Event()
         self._room = asyncio.Semaphore(MAX_NEGOTIATIONS)
+        self._negotiating: dict[NodeId, Dial | Accept | None] = {}  # and what comes after
 
     def name(self, node: NodeId) -> str:
         """What people call a node."""
@@ -126,7 +131,7 @@ class Mesh:
     def _on_signal(self, event: Event) -> None:
         now = self._loop.time()
         if isinstance(event, Present):
-            self.topology.present(event.id, event.name, event.session, now)
+            self._present(event, now)
         elif isinstance(event, Absent):
             if not any(event.id in client.peers for client in self.clients):
                 self.topology.absent(event.id, now)
@@ -140,17 +145,26 @@ class Mesh:
         elif isinstance(event, SignalConnected):
             self.topology.hurry(now)
         elif isinstance(event, Refused):
-            self._counters[f"signal_refused.{event.reason}"] += 1
+            known = event.reason in frozenset(Reason)  # it may say anything, and go on so
+            self._counters[f"signal_refused.{event.reason if known else 'other'}"] += 1
         self._wake.set()
+
+    def _present(self, event: Present, now: float) -> None:
+        self.topology.present(event.id, event.name, event.session, now)
+        contact = self.topology.contacts.get(event.id)
+        if contact is not None and contact.linked and event.name:
+            self._named(event.id, event.name)
 
     # -- what is done about it
 
     def _perform(self, actions: list[Action]) -> None:
         for action in actions:
-            if isinstance(action, Dial):
-                self._tasks.create_task(self._dial(action))
-            elif isinstance(action, Accept):
-                self._tasks.create_task(self._accept(action))
+            if isinstance(action, Dial | Accept):
+                if action.peer in self._negotiating:
+                    self._negotiating[action.peer] = action  # the newest is what counts
+                else:
+                    self._negotiating[action.peer] = None
+                    self._tasks.create_task(self._negotiate(action))
             elif isinstance(action, Join):
                 self._tasks.create_task(self._join(action))
             elif isinstance(action, Ask):
@@ -165,6 +179,20 @@ class Mesh:
             if client.send(peer, payload):
                 return
         self._counters["signal_messages_dropped.not_connected"] += 1
+
+    async def _negotiate(self, action: Dial | Accept) -> None:
+        """One at a time for each peer: whoever sends offers without end waits for himself."""
+        following: Dial | Accept | None = action
+        try:
+            while following is not None:
+                if isinstance(following, Dial):
+                    await self._dial(following)
+                else:
+                    await self._accept(following)
+                following = self._negotiating[action.peer]
+                self._negotiating[action.peer] = None
+        finally:
+            del self._negotiating[action.peer]
 
     async def _dial(self, action: Dial) -> None:
         async with self._room:

@@ -79,8 +79,10 @@ class Proxy:
         self._counters[f"rpc_received.{rpc.name(message)}"] += 1
         self._do(self.switch.received(event.peer, message, self._loop.time()))
 
-    def peer_up(self, peer: NodeId, name: str) -> None:
+    def peer_up(self, peer: NodeId) -> None:
         self._do(self.switch.peer_up(peer, self._loop.time()))
+
+    def named(self, peer: NodeId, name: str) -> None:
         self._do(self.switch.named(peer, name, self._loop.time()))
 
     def peer_down(self, peer: NodeId) -> None:

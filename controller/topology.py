@@ -114,6 +114,7 @@ class Contact:
     relayed: bool = False
     session: bytes = b""
     number: int = 0  # of the newest offer
+    answered: int = 0  # the offer of ours whose answer has come
     tries: int = 0
     due: float = NEVER
     absent_since: float = field(default=NEVER)
@@ -154,6 +155,8 @@ class Topology:
         if contact is None:
             return
         fresh = contact.session != session
+        if fresh and not self.elected(peer):
+            contact.number = 0  # another life of it may count from below: its clock was set back
         contact.name, contact.session, contact.present = name, session, True
         contact.absent_since = NEVER
         if not contact.linked and (fresh or contact.due == NEVER):
@@ -189,6 +192,9 @@ class Topology:
             return [Accept(peer, message)]
         if not self.elected(peer) or message.number != contact.number:
             return []
+        if message.number == contact.answered:
+            return []  # said again
+        contact.answered = message.number
         return [Join(peer, message)]
 
     def linked(self, peer: NodeId, relayed: bool, now: float) -> None:

@@ -2,11 +2,15 @@
 
 from collections import Counter
 from ipaddress import IPv4Address, IPv6Address, ip_network
+from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from controller import rpc
+from controller.app import _policy
+from controller.config import check
+from controller.identity import KnownPeers
 from controller.model import ARP_REPLY, Arp
 from controller.policy import Policy, Prefixes, Static
 from controller.switch import Switch
@@ -149,3 +153,24 @@ def test_prefixes_hold_what_their_networks_hold(ips: list[Address], data: st.Dat
     other = data.draw(st.ip_addresses())
     for ip in (*ips, other):
         assert (str(ip) in prefixes) == any(ip in network for network in networks)
+
+
+def test_names_mean_the_same_nodes_after_a_restart(tmp_path: Path) -> None:
+    value: dict[str, object] = {
+        "network": "n",
+        "secret": "a secret",
+        "signal": "ws://h:1",
+        "node": "ann",
+    }
+    value |= {"allow": {"bob": ["10.0.3.128/25"]}}
+    value["static"] = [{"ip": IP, "mac": mac(7), "node": "ann"}]
+    config = check(value, tmp_path / "switch.json")
+    known = KnownPeers.load(tmp_path)
+    known.pin("bob", World.id("b"))
+    known.pin("ann", World.id("c"))  # had our name once
+    known.save()
+    policy = _policy(config, KnownPeers.load(tmp_path), World.id("a"))
+    assert policy.refusal(World.id("b"), (0, "10.0.3.5"), mac(8)) == "not_allowed"
+    assert policy.refusal(World.id("a"), (0, IP), mac(7)) == ""
+    assert policy.refusal(World.id("c"), (0, IP), mac(7)) == "static"
+    assert not policy.refused

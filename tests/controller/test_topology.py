@@ -155,3 +155,21 @@ def test_they_meet_whatever_is_lost(losses: list[bool]) -> None:
             if not next(drops, False):
                 waiting += [(other, a) for a in other.received(side.node, message, now)]
     raise AssertionError("they never met")
+
+
+def test_a_peer_whose_clock_was_set_back_is_heard_in_its_next_life() -> None:
+    high = topology(HIGH)
+    high.present(LOW, "a", b"s", 0.0)
+    assert high.received(LOW, Offer(5000, THERE), 0.0)
+    high.present(LOW, "a", b"t", 1.0)
+    assert high.received(LOW, Offer(7, THERE), 1.0) == [Accept(LOW, Offer(7, THERE))]
+
+
+def test_an_answer_is_taken_once() -> None:
+    low = topology(LOW)
+    low.present(HIGH, "b", b"s", 0.0)
+    (dial,) = low.tick(0.0)
+    assert isinstance(dial, Dial)
+    answer = Answer(dial.number, THERE)
+    assert low.received(HIGH, answer, 0.1) == [Join(HIGH, answer)]
+    assert low.received(HIGH, answer, 0.2) == []
