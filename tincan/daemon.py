@@ -18,7 +18,7 @@ from typing import Any, Final
 from tincan import api, loop
 from tincan.crypto import PrivateKey
 from tincan.errors import ApiError, SystemRefusal
-from tincan.forwarding import LOCAL, Local
+from tincan.forwarding import LOCAL, MAX_LEARNED, Local
 from tincan.frame import BEACON, MAC_SIZE, Kind, NeverForward
 from tincan.gate import Gate
 from tincan.link import Link
@@ -35,6 +35,10 @@ logger = logging.getLogger(__name__)
 VERSION: Final = "0.1.0"
 ORPHANED_FOR: Final = 900.0  # s without a controller before we give up
 HOUSEKEEPING: Final = 0.25  # s; also how finely attachment is noticed
+BOUNDS: Final = {  # counters, and what is said when they first rise
+    "macs_not_learned": f"a peer sends from more MACs than the {MAX_LEARNED} that are learned of "
+    "one: frames to the others are flooded",
+}
 STOPPING: Final = (signal.SIGTERM, signal.SIGINT)
 LOG_SIZE: Final = 1 << 20
 CLAIM_INTERVAL: Final = 0.5  # s between two mac_claimed events about one MAC
@@ -58,6 +62,7 @@ class Tincan:
         self._last_heartbeat = self._loop.time()
         self._capturing = False
         self._claims: dict[tuple[bytes, int], float] = {}
+        self._told: set[str] = set()
         methods: dict[str, tuple[type[Any] | None, Handler]] = {
             "hello": (api.Hello, self._hello),
             "open_tap": (api.OpenTap, self._open_tap),
@@ -138,9 +143,17 @@ class Tincan:
             self._policy.table.age(now)
             if self._gate is not None:
                 self._gate.observe(now)
+            self._note_bounds()
             if now - self._last_heartbeat > ORPHANED_FOR:
                 logger.warning("no controller for %d s: giving everything back", ORPHANED_FOR)
                 self.finished.set()
+
+    def _note_bounds(self) -> None:
+        """Say once that somebody is at a bound."""
+        for counter in BOUNDS.keys() - self._told:
+            if self.counters[counter]:
+                self._told.add(counter)
+                logger.warning(BOUNDS[counter])
 
     async def _set_logging(self, wish: api.Logging) -> tuple[None, None]:
         logging.getLogger().setLevel(wish.level)
