@@ -11,6 +11,7 @@ from controller.model import NodeId
 from controller.netlink import Link
 from controller.status import (
     Bindings,
+    BlockedStatus,
     FdbStatus,
     NodeStatus,
     PathStatus,
@@ -28,6 +29,13 @@ if TYPE_CHECKING:
 
 
 _MORE = ("conflicts", "gateways", "blocked")
+_WHY_REFUSED = {
+    "dhcp": 'it stays on its host; "dhcp": "relay" on both lets it through',
+    "router": 'it stays on its host; "ra": "relay" on both lets it through',
+    "link_control": "it stays on its segment",
+    "gateway": "it concerns a gateway that both hosts have",
+    "malformed_frame": "it is no whole frame",
+}
 
 
 class Reporter:
@@ -73,7 +81,7 @@ class Reporter:
             uptime_s=round(time.monotonic() - app.started, 1),
             conflicts=snapshot.conflicts,
             gateways=snapshot.gateways,
-            blocked=snapshot.blocked,
+            blocked=[*snapshot.blocked, *self._refused(links)],
             warnings=warnings,
         )
 
@@ -151,6 +159,15 @@ class Reporter:
                 )
             )
         return peers
+
+    def _refused(self, links: dict[NodeId, api.LinkInfo]) -> list[BlockedStatus]:
+        """The frames of peers that stay on their hosts."""
+        return [
+            BlockedStatus(kind, self._at(peer), _WHY_REFUSED[kind], frames.count, frames.age_s)
+            for peer, link in links.items()
+            for frames in link.refused
+            if (kind := frames.kind) in _WHY_REFUSED
+        ]
 
     def _bindings(self) -> Bindings:
         """The switch's snapshot with names in place of ids."""

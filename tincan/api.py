@@ -202,6 +202,14 @@ class PathInfo(Struct):
     peer_behind_nat: bool | None = None
 
 
+class RefusedFrames(Struct):
+    """Frames of a kind (``tincan.frame.Kind``) that the peer sent and that stay on their host."""
+
+    kind: str
+    count: int
+    age_s: float
+
+
 class LinkInfo(Struct):
     peer: NodeId
     state: str
@@ -218,6 +226,7 @@ class LinkInfo(Struct):
     attended: bool
     negotiating: bool
     offloads: list[str] = field(default_factory=list)
+    refused: list[RefusedFrames] = field(default_factory=list)
 
 
 class LinkPage(Struct):

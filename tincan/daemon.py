@@ -326,7 +326,9 @@ class Tincan:
     async def _query_link_stats(self, page: api.Page) -> tuple[api.LinkPage, None]:
         links = list(self._links)
         following = page.cursor + api.PAGE if page.cursor + api.PAGE < len(links) else None
-        infos = [describe(link) for link in links[page.cursor : page.cursor + api.PAGE]]
+        now, refused = self._loop.time(), self._policy.refused
+        shown = links[page.cursor : page.cursor + api.PAGE]
+        infos = [describe(link, refused(link), now) for link in shown]
         return api.LinkPage(infos, following), None
 
     async def _query_counters(self, _: None) -> tuple[dict[str, int], None]:

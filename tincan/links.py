@@ -16,7 +16,7 @@ from tincan.errors import ApiError
 from tincan.link import Events, Link
 from tincan.negotiation import Negotiation
 from tincan.path import TurnServer
-from tincan.policy import Policy
+from tincan.policy import Policy, Refused
 from tincan.pump import Pump
 from tincan.session import Session
 from tincan.udp import UdpSocket
@@ -165,8 +165,8 @@ class Links:
         return any(remote in network for network in self.refused)
 
 
-def describe(link: Link) -> api.LinkInfo:
-    """Return what status tells of a link."""
+def describe(link: Link, refused: dict[str, Refused], now: float) -> api.LinkInfo:
+    """Return what status tells of a link, and of what its peer was refused."""
     path = link.path
     info = None
     if path is not None:
@@ -194,6 +194,10 @@ def describe(link: Link) -> api.LinkInfo:
         attended=link.attended,
         negotiating=bool(link.pending),
         offloads=_offloads(link),
+        refused=[
+            api.RefusedFrames(kind, frames.count, round(now - frames.last, 1))
+            for kind, frames in refused.items()
+        ],
     )
 
 

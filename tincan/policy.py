@@ -77,6 +77,14 @@ class Admitted(Generic[PeerT]):
     remember: bool
 
 
+@dataclass(slots=True)
+class Refused:
+    """Frames of one kind that one peer sent and should not have."""
+
+    count: int = 0
+    last: float = 0.0
+
+
 class Policy(Generic[PeerT]):
     """The decisions of one overlay. ``claimed`` hears of frames that contradict a pin.
 
@@ -96,6 +104,7 @@ class Policy(Generic[PeerT]):
         self._claimed = claimed
         self._out: dict[str, TokenBucket] = {}
         self._in: dict[tuple[PeerT, str], TokenBucket] = {}
+        self._refused: dict[tuple[PeerT, Kind], Refused] = {}
 
     @property
     def generation(self) -> int:
@@ -129,7 +138,14 @@ class Policy(Generic[PeerT]):
         self.table.forget(link)
         for key in [key for key in self._in if key[0] is link]:
             del self._in[key]
+        for kind in Kind:
+            self._refused.pop((link, kind), None)
         self.changed()
+
+    def refused(self, link: PeerT) -> dict[str, Refused]:
+        """What ``link`` has delivered that stays on its host, by kind."""
+        found = {kind.value: self._refused.get((link, kind)) for kind in Kind}
+        return {kind: refused for kind, refused in found.items() if refused is not None}
 
     # -- from the TAP to the links
 
@@ -209,6 +225,9 @@ class Policy(Generic[PeerT]):
         kind = classify(frame, self.never)
         if kind in self.never.kinds:
             self._drop(f"{kind.value}_from_peer")
+            refused = self._refused.setdefault((link, kind), Refused())
+            refused.count += 1
+            refused.last = now
             return None
         if kind is Kind.NEIGHBOUR and self.attached and link.attended:
             self._drop("neighbour_from_peer")  # two controllers speak for it: no frames
