@@ -135,6 +135,13 @@ def monitor(container: Container, *words: str) -> Iterator[list[str]]:
         lines += process.communicate()[0].splitlines()
 
 
+def announce(container: Container, ip: str) -> None:
+    """A gratuitous ARP for any address, the container's own or not (arping wants its own)."""
+    raw, address = bytes.fromhex(container.mac.replace(":", "")), socket.inet_aton(ip)
+    header = b"\xff" * 6 + raw + bytes.fromhex("0806 0001 0800 06 04 0001")
+    send(container, header + raw + address + bytes(6) + address)
+
+
 def send(container: Container, *frames: bytes) -> None:
     """Put frames on a container's wire."""
     with container.socket(socket.AF_PACKET, socket.SOCK_RAW) as sock:

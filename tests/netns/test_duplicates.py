@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from lab import Container, Lab, wait_until
-from tests.netns.overlay import Overlay, connected
+from lab import Lab, wait_until
+from tests.netns.overlay import Overlay, announce, connected
 
 
 @pytest.fixture(scope="module")
@@ -20,11 +20,6 @@ def lab() -> Iterator[Lab]:
 @pytest.fixture(scope="module")
 def net(lab: Lab) -> Overlay:
     return connected(lab, ["lan", "lan", "lan"])
-
-
-def announce(container: Container, ip: str) -> None:
-    """One gratuitous ARP, as failover daemons send it."""
-    container.run(["arping", "-U", "-c", "1", "-I", "eth0", "-s", ip, ip], check=False)
 
 
 def clear(net: Overlay, ip: str) -> str:
