@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 
 RECEIVE_BUDGET: Final = 32  # batches per wake-up of one socket
 MAX_FLOWS: Final = 8192
+MAX_CONTROL: Final = 16  # items of a record that are no frames; our own records have one
 SHORTEST: Final = {23: 37, 20: 57}  # bytes of a frame that looks_suspect may read
 
 _FRAME: Final = int(Item.FRAME)  # comparing with the enum itself costs three times as much
@@ -93,9 +94,11 @@ class Ingress:
 
     def wake(self, source: Source, now: float) -> None:
         """Take what waits at a socket, at most RECEIVE_BUDGET batches."""
-        if source.sock.on_channel is not None:
-            source.lead = CHANNEL_SIZE
         sock = source.sock
+        if sock.closed:  # and its number reused, all in one round of the selector
+            return
+        if sock.on_channel is not None:
+            source.lead = CHANNEL_SIZE
         for turn in range(RECEIVE_BUDGET):
             expected = sock.waiting()
             if not expected and turn:
@@ -330,7 +333,7 @@ class Ingress:
         flows = self._flows.get(link)
         if flows is None:
             flows = self._flows[link] = {}
-        at = 0
+        at = controls = 0
         while at + ITEM_SIZE <= end:
             word = ITEM.unpack_from(body, at)[0]
             at += ITEM_SIZE
@@ -359,8 +362,11 @@ class Ingress:
                 self.deliver(body[at:after])
             elif kind == Item.PADDING:
                 return
-            else:
+            elif controls < MAX_CONTROL:  # each may cost an answer: 16,000 fit in a record
+                controls += 1
                 link.control(kind, bytes(body[at:after]), source, now)
+            else:
+                self._counters["items_dropped.too_many"] += 1
             at = after
 
     def _admit(self, link: "Link", frame: memoryview, flows: dict[bytes, Flow], now: float) -> bool:

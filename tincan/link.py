@@ -8,60 +8,37 @@ has crossed it; the old one lingers for what is still in flight.
 """
 
 import asyncio
+import struct
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
-from enum import Enum
-from typing import Final, Protocol
+from typing import Final
 
 from tincan.backlog import Backlog
-from tincan.errors import HandshakeFailed, LinkError, MalformedDatagram
+from tincan.errors import HandshakeFailed, LinkError
+from tincan.events import Events, LinkState
 from tincan.holding import NEVER, Holding
 from tincan.ingress import Source
 from tincan.liveness import Liveness
-from tincan.negotiation import VALIDATE, Negotiation
+from tincan.negotiation import VALIDATE, VALIDATE_AGAIN, Negotiation
 from tincan.packing import OpenRecord
 from tincan.path import Description, Path
 from tincan.pmtu import BASE, PathMtu
+from tincan.policer import TokenBucket
 from tincan.session import OpeningKey, Session
 from tincan.transmit import PathTooSmall, transmit
 from tincan.udp import Address
-from tincan.wire import (
-    ECHO,
-    SIZE,
-    TAG_SIZE,
-    Item,
-    datagram_body,
-    item,
-)
+from tincan.wire import ECHO, SIZE, TAG_SIZE, Item, datagram_body, item
 
 LINGER: Final = 3.0  # s an old path stays open after the move to a new one
 MAX_NEGOTIATIONS: Final = 3  # the running one and two attempts
 MAX_ICC: Final = 32768  # bytes of one controller message
-
-
-class LinkState(Enum):
-    """As ``status`` shows it."""
-
-    CONNECTING = "connecting"
-    CONNECTED = "connected"
-    LOST = "lost"
-
-
-class Events(Protocol):
-    """Who hears what happens to a link: the daemon."""
-
-    def link_connected(self, link: "Link") -> None: ...
-
-    def link_disconnected(self, link: "Link", reason: str) -> None: ...
-
-    def link_wanted(self, link: "Link", reason: str) -> None:
-        """A new negotiation would help."""
-
-    def icc(self, link: "Link", channel: int, payload: bytes) -> None: ...
-
-    def link_changed(self, link: "Link") -> None:
-        """``up``, ``attended`` or ``blocked`` is not what it was."""
+# What a peer may have our controller hear: it would lose its socket if more waited there than
+# it can read.
+ICC_RATE: Final = 1000.0  # messages/s
+ICC_BURST: Final = 1000.0
+CLOSE_RATE: Final = 1.0  # goodbyes/s; any record revives the link
+CLOSE_BURST: Final = 4.0
 
 
 class Link:
@@ -106,7 +83,10 @@ class Link:
         self._told_rtt: float | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._armed = NEVER  # when the timer runs out
+        self._closed = False
         self._holding = Holding(counters)
+        self._icc_policer = TokenBucket(ICC_RATE, ICC_BURST)
+        self._close_policer = TokenBucket(CLOSE_RATE, CLOSE_BURST)
         self._ending: list[tuple[float, Negotiation]] = []
         self._closers: set[asyncio.Task[None]] = set()
 
@@ -187,6 +167,9 @@ class Link:
 
     def hold(self, item_: bytes, now: float) -> None:
         """Keep a frame (virtio header first) until the link is up again, within bounds."""
+        if self._closed:  # a pin may outlive its link
+            self._counters["frames_dropped.link_removed"] += 1
+            return
         self._holding.add(item_, now)
         self._arm(self._holding.deadline)
 
@@ -238,20 +221,35 @@ class Link:
             elif kind == Item.PROBE_REPLY:
                 self._probe_answered(payload, source, now)
             elif kind == Item.ICC:
-                self._events.icc(self, SIZE.unpack_from(payload)[0], payload[SIZE.size :])
+                self._icc_received(SIZE.unpack_from(payload)[0], payload[SIZE.size :], now)
             elif kind == Item.MTU_PROBE:
-                self._reply(source, item(Item.MTU_REPLY, payload[: SIZE.size]), now)
+                size = SIZE.pack(*SIZE.unpack_from(payload))
+                self._reply(source, item(Item.MTU_REPLY, size), now)
             elif kind == Item.MTU_REPLY:
                 if self._pmtu is not None and source.negotiation is self.active:
                     self._pmtu.acknowledged(SIZE.unpack(payload)[0], now)
                     self._resize()
                     self._arm(self._deadline())
             elif kind == Item.CLOSE:
-                self._lost("closed by the peer", now)
+                self._closed_by_peer(now)
             else:
                 self._counters["items_dropped.unknown_kind"] += 1
-        except (ValueError, MalformedDatagram):
+        except struct.error:
             self._counters["items_dropped.malformed"] += 1
+
+    def _icc_received(self, channel: int, payload: bytes, now: float) -> None:
+        if len(payload) > MAX_ICC:
+            self._counters["icc_dropped.oversized"] += 1
+        elif not self._icc_policer.allow(now):
+            self._counters["icc_dropped.policed"] += 1
+        else:
+            self._events.icc(self, channel, payload)
+
+    def _closed_by_peer(self, now: float) -> None:
+        if self.state is LinkState.CONNECTED and self._close_policer.allow(now):
+            self._lost("closed by the peer", now)
+        else:
+            self._counters["items_dropped.close"] += 1
 
     def _reply(self, source: Source, items: bytes, now: float) -> None:
         """Send items back by the way that a record came."""
@@ -309,11 +307,16 @@ class Link:
             return
         self._send_raw(negotiation.path, replies)
         if self.elected:
-            self._validate(negotiation.path, now)
+            self._validate(negotiation, negotiation.path, now)
         self._arm(self._deadline())
 
-    def _validate(self, path: Path, now: float) -> None:
-        """Send a probe by a path that may become ours: its answer moves us there."""
+    def _validate(self, negotiation: Negotiation, path: Path, now: float) -> None:
+        """Send a probe by a path that may become ours: its answer moves us there.
+
+        Repeated until then: the peer moves with the first that arrives, and would be alone on
+        the new path if the answer to the only one were lost.
+        """
+        negotiation.probe_at = now + VALIDATE_AGAIN
         if self.session.sealing is not None:
             self.record.append(self._echo(Item.PROBE, 0))
             self._send(path, now, body=self._base_body(path))
@@ -368,7 +371,7 @@ class Link:
         negotiation.deadline = now + VALIDATE
         if self.elected:
             self._send_raw(path, self.session.start(now))
-            self._validate(path, now)
+            self._validate(negotiation, path, now)
         elif negotiation.early is not None:
             datagram, source = negotiation.early
             negotiation.early = None
@@ -429,6 +432,7 @@ class Link:
         self._events.link_changed(self)
         self._events.link_connected(self)
         self._release_held(now)
+        self._arm(self._deadline())
 
     def _lost(self, reason: str, now: float) -> None:
         if self.state is LinkState.CONNECTED:
@@ -460,6 +464,8 @@ class Link:
             if now >= negotiation.deadline:
                 self._end(self.pending.pop(number), 0.0)
                 self._events.link_wanted(self, "a path was found, but nothing crosses it")
+            elif now >= negotiation.probe_at and negotiation.path is not None:
+                self._validate(negotiation, negotiation.path, now)
         due = [n for at, n in self._ending if at <= now]
         self._ending = [(at, n) for at, n in self._ending if at > now]
         for negotiation in due:
@@ -494,7 +500,7 @@ class Link:
 
     def _arm(self, at: float) -> None:
         """Make sure that tick runs at ``at``, or earlier."""
-        if at >= self._armed:
+        if at >= self._armed or self._closed:
             return
         if self._timer is not None:
             self._timer.cancel()
@@ -506,7 +512,7 @@ class Link:
         deadlines = [
             self.session.deadline,
             self._holding.deadline,
-            *(n.deadline for n in self.pending.values()),
+            *(min(n.deadline, n.probe_at) for n in self.pending.values()),
         ]
         deadlines += [end for end, _ in self._ending]
         if self.active is not None:
@@ -527,6 +533,7 @@ class Link:
             self.record.append(item(Item.CLOSE, b""))
             self._send(self.path, self._clock())
         self.up = False
+        self._closed = True
         if self._timer is not None:
             self._timer.cancel()
         negotiations = [*self.pending.values(), *(n for _, n in self._ending)]

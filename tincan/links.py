@@ -13,7 +13,8 @@ from tincan import api
 from tincan.agent import IceAgent
 from tincan.crypto import PrivateKey
 from tincan.errors import ApiError
-from tincan.link import Events, Link
+from tincan.events import Events
+from tincan.link import Link
 from tincan.negotiation import Negotiation
 from tincan.path import TurnServer
 from tincan.policy import Policy, Refused

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from tincan.link import Link
 
 VALIDATE: Final = 5.0  # s; a path that ICE found must carry our own probe within this time
+VALIDATE_AGAIN: Final = 0.5  # s until that probe is repeated
 
 
 class Agent(Protocol):
@@ -52,6 +53,7 @@ class Negotiation:
         self.agent: Agent | None = None
         self.path: Path | None = None
         self.deadline = float("inf")  # when it must have been validated
+        self.probe_at = float("inf")  # when it is probed (again), by the elected side
         self.early: tuple[bytes, Source] | None = None  # a handshake that came before the path
         self._link = link
         self._reader = reader

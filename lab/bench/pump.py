@@ -17,8 +17,9 @@ from typing import Any, cast
 
 from tincan.crypto import PrivateKey
 from tincan.egress import Egress
+from tincan.events import LinkState
 from tincan.ingress import Ingress, Source
-from tincan.link import Link, LinkState
+from tincan.link import Link
 from tincan.negotiation import Negotiation
 from tincan.path import Path
 from tincan.pmtu import PathMtu
