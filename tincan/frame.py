@@ -1,6 +1,7 @@
 """What an Ethernet frame is, as far as forwarding must know: destination, source, VLAN, kind.
 
-Offsets are those of IEEE 802.3 with at most one 802.1Q tag, RFC 826, RFC 791, RFC 8200.
+Offsets are those of IEEE 802.3, RFC 826, RFC 791, RFC 8200. The table knows one VLAN tag; what is
+behind more of them is looked at only for what must never be forwarded.
 A frame here is a memoryview or bytes that starts at the destination MAC.
 """
 
@@ -19,6 +20,7 @@ ARP: Final = 0x0806
 IPV6: Final = 0x86DD
 UDP: Final = 17
 ICMPV6: Final = 58
+# Where clients and servers listen. They may send from any port (RFC 2131 4.1, RFC 8415 7.2).
 DHCP_PORTS: Final = frozenset({67, 68})
 DHCP6_PORTS: Final = frozenset({546, 547})
 ROUTER_SOLICITATION: Final = 133
@@ -31,6 +33,11 @@ BROADCAST: Final = b"\xff" * 6
 # The controllers' loop beacons: a group that is nobody's (locally administered), and that bridges
 # pass on, unlike 01:80:c2:00:00:0x.
 BEACON: Final = bytes.fromhex("03736d000001")
+
+MAX_TAGS: Final = 4
+MAX_EXTENSIONS: Final = 8  # IPv6 headers before the payload; a stack has no bound of its own
+_EXTENSIONS: Final = frozenset({0, 43, 60})  # of known length: hop-by-hop, routing, destination
+_FRAGMENT: Final = 44
 
 _U16 = struct.Struct(">H")
 _PORTS = struct.Struct(">HH")
@@ -91,6 +98,31 @@ def classify(frame: Frame, never: NeverForward) -> Kind:
     if destination in never.macs or source in never.macs:
         return Kind.GATEWAY
     _, kind, start = vlan_and_type(frame)
+    if kind in TYPES:
+        return _classify_stacked(frame, never)
+    return _classify_payload(frame, kind, start, never)
+
+
+def _classify_stacked(frame: Frame, never: NeverForward) -> Kind:
+    """Classify a frame with several tags, or a tag cut off.
+
+    Linux takes off tags of VID 0 wherever they stand (__netif_receive_skb_core), so that a few of
+    them would hide anything from us and not from a container. ARP and ND behind real tags are
+    frames as any other: the controllers do not speak for networks inside a network.
+    """
+    for at in range(12, 12 + 4 * (MAX_TAGS + 1), 4):
+        if len(frame) < at + 4:
+            return Kind.MALFORMED
+        kind, tag = _PORTS.unpack_from(frame, at)
+        if kind not in TYPES:
+            inner = _classify_payload(frame, kind, at + 2, never)
+            return Kind.PLAIN if inner in (Kind.NEIGHBOUR, Kind.REACHABILITY) else inner
+        if not tag & 0x0FFF:
+            break
+    return Kind.MALFORMED
+
+
+def _classify_payload(frame: Frame, kind: int, start: int, never: NeverForward) -> Kind:
     if kind == ARP:
         return _classify_arp(frame, start, never)
     if kind == IPV4:
@@ -121,8 +153,8 @@ def _classify_ipv4(frame: Frame, start: int) -> Kind:
     ports = start + (frame[start] & 0x0F) * 4
     if fragment or len(frame) < ports + 4:
         return Kind.PLAIN
-    sender, target = _PORTS.unpack_from(frame, ports)
-    return Kind.DHCP if sender in DHCP_PORTS and target in DHCP_PORTS else Kind.PLAIN
+    target = _U16.unpack_from(frame, ports + 2)[0]
+    return Kind.DHCP if target in DHCP_PORTS else Kind.PLAIN
 
 
 def _classify_ipv6(frame: Frame, start: int, never: NeverForward) -> Kind:
@@ -130,22 +162,34 @@ def _classify_ipv6(frame: Frame, start: int, never: NeverForward) -> Kind:
         return Kind.MALFORMED
     following = frame[start + 6]
     payload = start + 40
-    # Extension headers before ND are not sent by any stack (RFC 6980 forbids fragments), but a
-    # router advertisement behind one must not slip through: step over those of known length.
-    for _ in range(8):
-        if following not in (0, 43, 60) or len(frame) < payload + 8:
+    # No stack sends extension headers before ND, but a router advertisement behind some must not
+    # slip through, nor DHCP in a first fragment. Of later fragments nothing can be told, and they
+    # are of no use without the first, which has all headers (RFC 7112).
+    fragment = False
+    for _ in range(MAX_EXTENSIONS):
+        if len(frame) < payload + 8:
             break
-        following, payload = frame[payload], payload + 8 + frame[payload + 1] * 8
-    if following == 44:  # fragment header: RFC 6980, ND never travels in fragments
-        return Kind.ROUTER if len(frame) > payload and frame[payload] == ICMPV6 else Kind.PLAIN
+        if following == _FRAGMENT:
+            if _U16.unpack_from(frame, payload + 2)[0] & 0xFFF8:
+                return Kind.PLAIN
+            fragment = True
+            following, payload = frame[payload], payload + 8
+        elif following in _EXTENSIONS:
+            following, payload = frame[payload], payload + 8 + frame[payload + 1] * 8
+        else:
+            break
+    if following in _EXTENSIONS or following == _FRAGMENT:
+        return Kind.MALFORMED
     if following == UDP and len(frame) >= payload + 4:
-        sender, target = _PORTS.unpack_from(frame, payload)
-        return Kind.DHCP if sender in DHCP6_PORTS and target in DHCP6_PORTS else Kind.PLAIN
+        target = _U16.unpack_from(frame, payload + 2)[0]
+        return Kind.DHCP if target in DHCP6_PORTS else Kind.PLAIN
     if following != ICMPV6 or len(frame) <= payload:
         return Kind.PLAIN
     message = frame[payload]
     if message in (ROUTER_SOLICITATION, ROUTER_ADVERTISEMENT, REDIRECT):
         return Kind.ROUTER
+    if fragment and ROUTER_SOLICITATION <= message <= REDIRECT:
+        return Kind.ROUTER  # RFC 6980: ND never travels in fragments
     if message not in (NEIGHBOUR_SOLICITATION, NEIGHBOUR_ADVERTISEMENT):
         return Kind.PLAIN
     if len(frame) < payload + 24:

@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 RECEIVE_BUDGET: Final = 32  # batches per wake-up of one socket
 MAX_FLOWS: Final = 8192
 MAX_CONTROL: Final = 16  # items of a record that are no frames; our own records have one
-SHORTEST: Final = {23: 37, 20: 57}  # bytes of a frame that looks_suspect may read
+SHORTEST: Final = {23: 38, 20: 58}  # bytes of a frame that looks_suspect may read
 
 _FRAME: Final = int(Item.FRAME)  # comparing with the enum itself costs three times as much
 _INDICES: Final = bytes(range(256))
@@ -218,7 +218,7 @@ class Ingress:
                 self._counters["datagrams_dropped.not_stun"] += 1
         elif first & 0xC0 == 0x40 and source.lead:
             self._channel_data(source, datagram, address, now)
-        elif len(datagram) < HEADER_SIZE + TAG_SIZE:
+        elif len(datagram) <= HEADER_SIZE:  # a record's last fragment may be shorter than its tag
             self._counters["datagrams_dropped.truncated"] += 1
         elif first == RECORD:
             self._record_fragment(source, datagram, address, now)

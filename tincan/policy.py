@@ -271,11 +271,11 @@ class Policy(Generic[PeerT]):
 def looks_suspect(view: memoryview, start: int, protocol: int) -> bool:
     """Whether a frame of a remembered flow needs the policy again.
 
-    UDP without IPv4 options, the bulk of what comes here, is let go by its ports: DHCP has both
-    below 256 (67, 68), DHCPv6 both from 512 to 767 (546, 547).
+    UDP without IPv4 options, the bulk of what comes here, is let go by its destination port: 67
+    and 68 are DHCP, 546 and 547 (0x222, 0x223) DHCPv6.
     """
     if view[start + protocol] != UDP:
         return protocol == 20 or view[start + 14] != 0x45
     if protocol == 20:
-        return view[start + 54] == 2 and view[start + 56] == 2
-    return view[start + 14] != 0x45 or (view[start + 34] == 0 and view[start + 36] == 0)
+        return view[start + 56] == 2 and view[start + 57] in (0x22, 0x23)
+    return view[start + 14] != 0x45 or (view[start + 36] == 0 and view[start + 37] in (67, 68))

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from scapy.layers.dhcp import BOOTP, DHCP
 from scapy.layers.inet import IP, TCP, UDP
 from scapy.layers.inet6 import (
+    ICMPv6EchoRequest,
     ICMPv6ND_NA,
     ICMPv6ND_NS,
     ICMPv6ND_RA,
@@ -28,6 +29,7 @@ GATEWAY = NeverForward(
     frozenset({bytes.fromhex(G.replace(":", ""))}),
     frozenset({bytes([10, 0, 3, 1]), ipaddress.ip_address("fe80::1").packed}),
 )
+DESTINATION = b"\x3c" + bytes(7)  # an empty header of destination options, and another one
 
 
 def ether(dst: str = B, src: str = A) -> Packet:
@@ -57,7 +59,14 @@ def ether(dst: str = B, src: str = A) -> Packet:
         (ether("33:33:00:00:00:02") / IPv6() / ICMPv6ND_RS(), Kind.ROUTER),
         (ether() / IPv6() / ICMPv6ND_Redirect(), Kind.ROUTER),
         (ether() / IPv6() / IPv6ExtHdrDestOpt() / ICMPv6ND_RA(), Kind.ROUTER),
-        (ether() / IPv6() / IPv6ExtHdrFragment(nh=58) / bytes(20), Kind.ROUTER),
+        (ether() / IPv6(nh=60) / (DESTINATION * 8) / ICMPv6ND_RA(), Kind.MALFORMED),
+        (ether() / IPv6() / IPv6ExtHdrFragment(nh=58) / ICMPv6ND_RA(), Kind.ROUTER),
+        (ether() / IPv6() / IPv6ExtHdrFragment(nh=58) / ICMPv6ND_NS(), Kind.ROUTER),
+        (ether() / IPv6() / IPv6ExtHdrFragment(nh=58, m=1) / ICMPv6EchoRequest(), Kind.PLAIN),
+        (ether() / IPv6() / IPv6ExtHdrFragment(nh=58, offset=181) / b"\x86", Kind.PLAIN),
+        (ether() / IPv6() / IPv6ExtHdrFragment(nh=17) / UDP(sport=547, dport=546), Kind.DHCP),
+        (ether() / IPv6() / UDP(sport=4000, dport=546), Kind.DHCP),
+        (ether(ALL) / IP() / UDP(sport=4000, dport=68), Kind.DHCP),
         (ether() / IPv6() / IPv6ExtHdrFragment(nh=6) / bytes(20), Kind.PLAIN),
         (ether("33:33:ff:00:00:07") / IPv6() / ICMPv6ND_NS(tgt="fd00::7"), Kind.NEIGHBOUR),
         (ether() / IPv6() / ICMPv6ND_NS(tgt="fd00::7"), Kind.REACHABILITY),
@@ -70,6 +79,28 @@ def test_kinds(frame: Packet, kind: Kind) -> None:
     raw = bytes(frame)
     assert classify(raw, GATEWAY) is kind
     assert classify(memoryview(raw), GATEWAY) is kind
+
+
+@pytest.mark.parametrize(
+    ("payload", "kind"),
+    [
+        (IP() / UDP(sport=67, dport=68), Kind.DHCP),
+        (IPv6() / ICMPv6ND_RA(), Kind.ROUTER),
+        (ARP(op=2, psrc="10.0.3.1"), Kind.GATEWAY),
+        (ARP(op=2, psrc="10.0.3.5"), Kind.PLAIN),
+        (IP() / TCP(), Kind.PLAIN),
+    ],
+)
+def test_kinds_behind_several_tags(payload: Packet, kind: Kind) -> None:
+    for outer in (0x8100, 0x88A8):
+        stacked = ether() / Dot1Q(vlan=7) / Dot1Q(vlan=8) / payload
+        stacked[Ether].type = outer
+        assert classify(bytes(stacked), GATEWAY) is kind
+    for tags in ((0, 0), (0, 7), (7, 0), (1, 2, 3, 0), (1, 2, 3, 4, 5)):
+        stacked = ether()
+        for tag in tags:
+            stacked = stacked / Dot1Q(vlan=tag)
+        assert classify(bytes(stacked / payload), GATEWAY) is Kind.MALFORMED
 
 
 def test_kinds_behind_a_tag() -> None:
