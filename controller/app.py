@@ -35,7 +35,7 @@ from controller.proxy import Proxy
 from controller.report import Reporter
 from controller.signal.endpoint import Endpoint
 from controller.switch import Switch
-from controller.tunnel import Tunnel, TunnelLost
+from controller.tunnel import Tunnel
 from tincan import api
 from tincan.crypto import PrivateKey
 
@@ -218,17 +218,19 @@ class App:
         while True:
             await asyncio.sleep(WATCH_TINCAN)
             if not self.tunnel.lost.is_set():
-                with contextlib.suppress(TunnelLost):
+                with contextlib.suppress(SystemRefusal):
                     await self.tunnel.alive(self.capture is not None)
 
     async def _keep_tincan(self) -> None:
         """Replace a tincan that died."""
         pause = RESTART_PAUSE
         while True:
+            began = self._loop.time()
             await self.tunnel.lost.wait()
+            if self._loop.time() - began > LONGEST_RESTART_PAUSE:
+                pause = RESTART_PAUSE
             log.warning("tincan is gone; starting another")
             self._links_gone()
-            began = self._loop.time()
             try:
                 await self._set_up_tincan(await self.tunnel.connect())
                 await self.attachment.prepare()
@@ -236,10 +238,9 @@ class App:
                     self._open_capture()
             except SystemRefusal as error:
                 log.warning("%s", error)
+                self.tunnel.discard()  # half set up it would stay, and be of no use
             assert self.mesh is not None
             self.mesh.tincan_restarted()
-            if self._loop.time() - began > LONGEST_RESTART_PAUSE:
-                pause = RESTART_PAUSE
             await asyncio.sleep(pause)
             pause = min(pause * 2, LONGEST_RESTART_PAUSE)
 

@@ -21,7 +21,7 @@ import signal
 import socket
 import struct
 import subprocess
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -39,6 +39,10 @@ HUNG_AFTER: Final = 5.0  # s without an answer to ``alive``; a link's own silenc
 STOP_WITHIN: Final = 3.0  # s for a tincan to leave when asked; then it is killed
 RETRY: Final = 0.02  # s between attempts to connect to a tincan that is starting
 MAX_PER_WAKE: Final = 64
+MAX_BACKLOG: Final = 4096  # messages that wait for room in the socket; pins have 500 MACs each
+
+# A later one does as well, or the sender asks again. All others are said once, and must arrive.
+REPEATED: Final = frozenset({"inject", "icc", "heartbeat"})
 
 T = TypeVar("T")
 
@@ -83,6 +87,7 @@ class Tunnel:
         self._pidfd: int | None = None  # of the tincan behind the socket, whoever started it
         self._tap: int | None = None
         self._received: list[int] = []
+        self._backlog: deque[bytes] = deque()
 
     # -- life
 
@@ -246,13 +251,17 @@ class Tunnel:
         future = self._loop.create_future()
         self._waiting[number] = future
         try:
-            self._send(encode(api.Request(method, Raw(encode(params)), number)), descriptor)
+            message = encode(api.Request(method, Raw(encode(params)), number))
             async with asyncio.timeout(within):
+                while self._backlog or not self._send(message, descriptor):  # noqa: ASYNC110
+                    await asyncio.sleep(RETRY)  # a burst fills the socket: that is no silence
                 response = await future
         except TimeoutError:
             raise TunnelLost(f"tincan does not answer {method}") from None
         finally:
             self._waiting.pop(number, None)
+            if future.done() and not future.cancelled():
+                future.exception()  # seen: it need not be logged when we never came to wait for it
         if response.error is not None:
             raise SystemRefusal(response.error.message)
         try:
@@ -262,10 +271,33 @@ class Tunnel:
 
     def notify(self, method: str, params: object) -> None:
         """Ask for something without wanting to know what became of it."""
+        message = encode(api.Request(method, Raw(encode(params))))
         with contextlib.suppress(TunnelLost):
-            self._send(encode(api.Request(method, Raw(encode(params)))), None)
+            if not self._backlog and self._send(message, None):
+                return
+            if method in REPEATED:
+                self._counters["tunnel_messages_dropped.socket_full"] += 1
+            elif len(self._backlog) < MAX_BACKLOG:
+                self._wait_for_room(message)
+            else:
+                log.warning("tincan takes nothing any more: killing it")
+                self._kill()
+                self._disconnect()  # the next one is told everything
 
-    def _send(self, message: bytes, descriptor: int | None) -> None:
+    def _wait_for_room(self, message: bytes) -> None:
+        if not self._backlog and self._socket is not None:
+            self._loop.add_writer(self._socket.fileno(), self._writable)
+        self._backlog.append(message)
+
+    def _writable(self) -> None:
+        with contextlib.suppress(TunnelLost):
+            while self._backlog and self._send(self._backlog[0], None):
+                self._backlog.popleft()
+            if not self._backlog and self._socket is not None:
+                self._loop.remove_writer(self._socket.fileno())
+
+    def _send(self, message: bytes, descriptor: int | None) -> bool:
+        """Return whether there was room for it; raise TunnelLost."""
         sock = self._socket
         if sock is None:
             raise TunnelLost("tincan is not connected")
@@ -275,10 +307,11 @@ class Tunnel:
             else:
                 socket.send_fds(sock, [message], [descriptor])
         except BlockingIOError:
-            self._counters["tunnel_messages_dropped.socket_full"] += 1
+            return False
         except OSError as error:
             self._disconnect()
             raise TunnelLost(f"tincan: {error.strerror}") from None
+        return True
 
     def _readable(self, sock: socket.socket) -> None:
         for _ in range(MAX_PER_WAKE):
@@ -315,7 +348,9 @@ class Tunnel:
         sock, self._socket = self._socket, None
         if sock is not None:
             self._loop.remove_reader(sock.fileno())
+            self._loop.remove_writer(sock.fileno())
             sock.close()
+        self._backlog.clear()
         self.lost.set()
         for future in self._waiting.values():
             if not future.done():
