@@ -9,12 +9,14 @@ from controller import rpc
 from controller.bindings import Binding, Key, Table
 from controller.frames import link_local
 from controller.model import Action, Buildable, Inject, Ip, Mac, NodeId, Report, Send
-from controller.timers import Timers
+from controller.timers import Bucket, Timers
 
 MAX_REPORTED = 1024
 """Log lines remembered so as not to repeat them."""
 REPEAT_REPORT_S = 600.0
 """When a line that still holds may be logged again."""
+REPORT_RATE, REPORT_BURST = 0.5, 50.0
+"""Lines a second. What is new in each is the name that a container or a peer invented."""
 
 
 class Core:
@@ -32,6 +34,7 @@ class Core:
         self.names: dict[NodeId, str] = {}
         self._actions: list[Action] = []
         self._reported: OrderedDict[str, float] = OrderedDict()
+        self._reports = Bucket(REPORT_RATE, REPORT_BURST)
 
     def emit(self, action: Action) -> None:
         self._actions.append(action)
@@ -59,6 +62,9 @@ class Core:
     def report(self, subject: str, text: str, now: float, level: str = "WARNING") -> None:
         """Log ``text`` unless a line about ``subject`` was logged within REPEAT_REPORT_S."""
         if now < self._reported.get(subject, float("-inf")) + REPEAT_REPORT_S:
+            return
+        if not self._reports.take(now):
+            self.counters["reports_suppressed"] += 1
             return
         self._reported.pop(subject, None)
         self._reported[subject] = now

@@ -133,3 +133,16 @@ def test_nothing_is_raised_and_nothing_unsound_is_said(
             assert at is None or at in PEERS
             assert rpc.usable_ip(binding["ip"])
             assert rpc.usable_mac(binding["mac"])
+
+
+def test_invented_names_do_not_fill_the_log() -> None:
+    """A container that spoofs another source in each frame, for a minute."""
+    switch = Switch(ME, Counter())
+    lines = 0
+    for number in range(6000):
+        source = f"02:00:00:00:{number >> 8:02x}:{number & 255:02x}"
+        spoof = Arp(1, mac(1), "10.0.3.1", mac(0), "10.0.3.2", 0, source, "ff:ff:ff:ff:ff:ff")
+        actions = switch.captured(spoof, number / 100)
+        lines += sum(isinstance(action, Report) for action in actions)
+    assert 50 <= lines <= 80
+    assert switch.counters["reports_suppressed"] == 6000 - lines
