@@ -165,7 +165,7 @@ class Ingress:
                     return
                 if (
                     length == here * slot
-                    and (first or receiver in self.keys)
+                    and (first or self._may_hold(receiver, counter))
                     and (count - 1) * slot < MAX_RECORD  # or a stranger could fill the landing
                 ):
                     if first == 0:
@@ -174,6 +174,11 @@ class Ingress:
                     source.have = first + here
                     return
         self._scattered(source, landing, scatter, size, segment, address, now)
+
+    def _may_hold(self, receiver: int, counter: int) -> bool:
+        """Whether a record's first batch may wait here for the rest: it is for one of our keys,
+        and nothing of the rest has overtaken it."""
+        return receiver in self.keys and (receiver, counter) not in self._reassembly
 
     def _take(self, landing: Landing) -> None:
         """Keep ``landing`` for a source; have another one ready."""

@@ -56,6 +56,10 @@ class Reassembly:
         self._bytes -= partial.size
         return b"".join(partial.pieces[i] for i in range(count))
 
+    def __contains__(self, key: Key) -> bool:
+        """Whether pieces of this record wait here."""
+        return key in self._partial
+
     def expire(self, now: float) -> None:
         """Give up records that have waited too long."""
         while self._partial:

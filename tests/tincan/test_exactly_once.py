@@ -1,0 +1,162 @@
+"""Whatever the network does to datagrams, a sealed frame comes out once, or not at all.
+
+The real receive path on loopback sockets: batches as the kernel makes them, fragments in any
+order, lost, doubled, and strangers' datagrams between them.
+"""
+
+import contextlib
+import itertools
+import socket
+import struct
+import time
+from dataclasses import dataclass, field
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lab.bench.pump import End, frame, pair
+from tincan.udp import MAX_BATCH, UDP_SEGMENT
+from tincan.wire import HEADER, RECORD, VERSION, VNET_SIZE, Item, item
+
+BODIES = [1456, 1436, 1156, 900, 8956]  # bytes of record in a datagram, by path MTU
+SIZES = [60, 61, 200, 1400, 1501, 2900, 9000, 40000, 65226]
+GARBAGE = [
+    b"\x80",
+    bytes(700),
+    b"\xff" * 1472,
+    HEADER.pack(RECORD, 0, 3, VERSION, 0xDEAD, 1) + bytes(1456),
+    HEADER.pack(RECORD, 9, 3, VERSION, 1, 1 << 50) + bytes(300),
+]
+
+
+@dataclass
+class Plan:
+    """Records as lists of frame sizes, how each is cut, and what becomes of their datagrams."""
+
+    records: list[list[int]]
+    bodies: list[int]
+    order: list[int] = field(default_factory=list)  # a sort key for each datagram, in turn
+    lost: set[int] = field(default_factory=set)
+    doubled: set[int] = field(default_factory=set)
+    strangers: dict[int, bytes] = field(default_factory=dict)
+    batch: list[int] = field(default_factory=lambda: [45])
+    wake_every: int = 1
+
+
+@st.composite
+def plans(draw: st.DrawFn) -> Plan:
+    records = draw(
+        st.lists(st.lists(st.sampled_from(SIZES), min_size=1, max_size=3), min_size=1, max_size=6)
+    )
+    places = st.integers(0, 200)
+    return Plan(
+        [sizes if sum(sizes) < 100_000 else sizes[:1] for sizes in records],
+        draw(st.lists(st.sampled_from(BODIES), min_size=1, max_size=3)),
+        # Small steps: most datagrams overtake a few others, some many.
+        draw(st.lists(st.sampled_from([0, 0, 0, 0, 1, 2, 5, 60]), min_size=1, max_size=40)),
+        draw(st.sets(places, max_size=3)) if draw(st.booleans()) else set(),
+        draw(st.sets(places, max_size=6)) if draw(st.booleans()) else set(),
+        draw(st.dictionaries(places, st.sampled_from(GARBAGE), max_size=6)),
+        draw(st.lists(st.integers(1, 64), min_size=1, max_size=4)),
+        draw(st.integers(1, 5)),
+    )
+
+
+def seal(one: End, plan: Plan) -> tuple[list[bytes], list[set[int]], list[list[bytes]]]:
+    """Return all datagrams in order, those of each record by number, and each record's frames."""
+    datagrams: list[bytes] = []
+    parts, frames = [], []
+    number = itertools.count()
+    key = one.session.sealing
+    assert key is not None
+    for sizes, body in zip(plan.records, itertools.cycle(plan.bodies), strict=False):
+        inside = []
+        for size in sizes:
+            made = frame(size)
+            inside.append(made[:-4] + struct.pack(">I", next(number)))
+            one.link.record.append(item(Item.FRAME, inside[-1]))
+        first = len(datagrams)
+        datagrams += [bytes(each) for each in one.link.record.seal(key, body, None).joined()]
+        parts.append(set(range(first, len(datagrams))))
+        frames.append(inside)
+    return datagrams, parts, frames
+
+
+def arrival(datagrams: list[bytes], plan: Plan) -> list[bytes]:
+    """What arrives, in the order of its arrival."""
+    late = itertools.cycle(plan.order)
+    order = sorted(range(len(datagrams)), key=lambda n: (n + next(late), n))
+    found = []
+    for place, n in enumerate(order):
+        if place in plan.strangers:
+            found.append(plan.strangers[place])
+        if n not in plan.lost:
+            found.append(datagrams[n])
+        if n in plan.doubled:
+            found.append(datagrams[n])
+    return found
+
+
+def batches(datagrams: list[bytes], plan: Plan) -> list[list[bytes]]:
+    """Runs of one size (but the last), as UDP_SEGMENT and UDP_GRO know them."""
+    limits = itertools.cycle(plan.batch)
+    found: list[list[bytes]] = []
+    limit = 0
+    for each in datagrams:
+        run = found[-1] if found else []
+        if (
+            not run
+            or len(run) >= limit
+            or len(run[-1]) != len(run[0])
+            or len(each) > len(run[0])
+            or sum(map(len, run)) + len(each) > MAX_BATCH
+        ):
+            found.append([each])
+            limit = next(limits)
+        else:
+            run.append(each)
+    return found
+
+
+def send(sender: socket.socket, run: list[bytes], to: tuple[str, int]) -> None:
+    size = struct.pack("=H", len(run[0]))
+    with contextlib.suppress(OSError):  # too many for one call: one by one
+        if len(run) > 1:
+            sender.sendmsg(run, [(socket.SOL_UDP, UDP_SEGMENT, size)], 0, to)
+            return
+    for each in run:
+        sender.sendto(each, to)
+
+
+@given(plans())
+@settings(max_examples=150, deadline=None)
+def test_exactly_once(plan: Plan) -> None:
+    one, two = pair(1500)
+    two.policy.table = type(two.policy.table)()
+    written: list[bytes] = []
+
+    def write(delivered: memoryview) -> int:
+        written.append(bytes(delivered))
+        return len(delivered)
+
+    two.ingress._write = write
+    now = time.monotonic()
+    try:
+        datagrams, parts, frames = seal(one, plan)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+            for number, run in enumerate(batches(arrival(datagrams, plan), plan)):
+                send(sender, run, two.sock.address)
+                if number % plan.wake_every == 0:
+                    two.ingress.wake(two.source, now)
+            while two.sock.waiting():
+                two.ingress.wake(two.source, now)
+        assert len(written) == len(set(written))
+        sealed = [each for inside in frames for each in inside]
+        assert set(written) <= set(sealed)
+        whole = [f for p, inside in zip(parts, frames, strict=True) for f in inside
+                 if not p & plan.lost - plan.doubled]  # fmt: skip
+        assert set(whole) == set(written)
+        assert all(len(each) > VNET_SIZE for each in written)
+    finally:
+        one.sock.close()
+        two.sock.close()
