@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import subprocess
 import time
 from collections.abc import Iterator
 
@@ -153,3 +154,27 @@ def test_a_port_that_disappears_withdraws_at_once(net: Overlay) -> None:
         # Plugged in again, it is found again.
         net.b.bridge_add(q.port)
         assert p.wait_ping("10.0.3.41", 4) < 4
+
+
+def test_who_watches_the_bindings_sees_it(net: Overlay) -> None:
+    """`controller bindings --watch`, into a pipe: a table each second."""
+    words = ["controller", "bindings", "--watch", "--config", net.controller(net.c).file]
+    with contextlib.ExitStack() as end:
+        old = net.container(net.a, "10.0.3.60", "02:00:00:00:00:60")
+        end.callback(stop, old)
+        old.ping("10.0.3.240", 1, "-W", "0.2")
+        net.wait_at("10.0.3.60", net.a)
+        watch = net.c.popen(words, stdout=subprocess.PIPE)
+        end.callback(watch.wait)
+        end.callback(watch.kill)
+        assert watch.stdout is not None
+        rows = (line.split() for line in watch.stdout if line.startswith("10.0.3.60 "))
+        assert next(rows)[:4] == ["10.0.3.60", old.mac, "a", "alive"]
+        old.stop()
+        new = net.container(net.b, "10.0.3.60", "02:00:00:00:00:60")
+        end.callback(stop, new)
+        new.ping("10.0.3.240", 1, "-W", "0.2")
+        deadline = time.monotonic() + 10
+        while (row := next(rows))[2] != "b":
+            assert time.monotonic() < deadline, row
+        watch.stdout.close()
