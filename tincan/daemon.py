@@ -296,7 +296,9 @@ class Tincan:
             self._claims.clear()
         self._claims[mac, vlan] = now
         at = None if isinstance(port, Local) else port.peer
-        self._emit(api.MacClaimed(mac.hex(":"), vlan, at))
+        # Not now: if it cannot be sent, the controller is gone, and telling that to the peers would
+        # pack a probe over the frame that the pump has in hand.
+        self._loop.call_soon(self._emit, api.MacClaimed(mac.hex(":"), vlan, at))
 
     # -- links
 

@@ -123,9 +123,9 @@ class ApiServer:
             if not message:
                 self._drop()
                 return
-            self._serve(message)
+            self._serve(client, message)
 
-    def _serve(self, message: bytes) -> None:
+    def _serve(self, client: socket.socket, message: bytes) -> None:
         if len(message) > MAX_MESSAGE:
             self._fail(None, INVALID_REQUEST, f"over {MAX_MESSAGE} bytes")
             return
@@ -144,26 +144,32 @@ class ApiServer:
         except DecodeError as error:
             self._fail(request.id, INVALID_PARAMS, str(error))
             return
-        self._tasks.create_task(self._run(request.id, handler, params))
+        self._tasks.create_task(self._run(client, request.id, handler, params))
 
-    async def _run(self, number: int | None, handler: Handler, params: Any) -> None:
+    async def _run(
+        self, client: socket.socket, number: int | None, handler: Handler, params: Any
+    ) -> None:
+        refusal = None
         try:
             result, descriptor = await handler(params)
         except ApiError as error:
-            self._fail(number, error.code, str(error))
+            refusal = error.code, str(error)
         except (SystemRefusal, LinkError) as error:
-            self._fail(number, REFUSED, str(error))
+            refusal = REFUSED, str(error)
         except Exception:
             # The outermost frame of this task: one wrong request must not end the data plane.
             logger.exception("a request failed")
-            self._fail(number, REFUSED, "internal error; see tincan.log")
-        else:
-            if number is not None:
-                reply = encode(Response(number, Raw(encode(result))))
-                if len(reply) > MAX_MESSAGE:
-                    self._fail(number, REFUSED, "the result is too large")
-                else:
-                    self._send(reply, descriptor)
+            refusal = REFUSED, "internal error; see tincan.log"
+        if client is not self._client:
+            return  # who asked is gone; its successor counts its own requests from 1
+        if refusal is not None:
+            self._fail(number, *refusal)
+        elif number is not None:
+            reply = encode(Response(number, Raw(encode(result))))
+            if len(reply) > MAX_MESSAGE:
+                self._fail(number, REFUSED, "the result is too large")
+            else:
+                self._send(reply, descriptor)
 
     def _fail(self, number: int | None, code: int, message: str) -> None:
         self._send(encode(Response(number, error=Failure(code, message[:512]))), None)
