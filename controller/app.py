@@ -394,6 +394,7 @@ async def _serve(
             rendezvous = Rendezvous(
                 config.listen,
                 stun,
+                need_stun=False,  # another controller's, or coturn, may be there
                 networks={config.network: app.keys.membership_key},
                 counters=app.counters,
             )

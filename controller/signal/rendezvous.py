@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Final
 
+from controller.errors import SystemRefusal
 from controller.signal.endpoint import Endpoint, bind
 from controller.signal.messages import NONCE_SIZE
 from controller.signal.quota import Admission, Buckets, Gate, Limits, source_of
@@ -39,16 +40,21 @@ class Rendezvous:
         listen: Endpoint,
         stun: Endpoint | None = None,
         *,
+        need_stun: bool = True,
         networks: Mapping[str, bytes] | None = None,
         limits: Limits | None = None,
         counters: Counter[str] | None = None,
     ) -> None:
-        """``networks``: name -> 32-byte membership key; if there are any, no others are served."""
+        """``networks``: name -> 32-byte membership key; if there are any, no others are served.
+
+        ``need_stun`` false: serve without STUN, and say so, if its port cannot be had.
+        """
         self.counters: Counter[str] = Counter() if counters is None else counters
         self.port = listen.port
         self.stun_port: int | None = None
         self._listen = listen
         self._stun_endpoint = stun
+        self._need_stun = need_stun
         self._gate = Gate(limits or Limits())
         self._registry = Registry(
             PrivateKey.generate(), pins=networks, limits=limits, counters=self.counters
@@ -80,11 +86,7 @@ class Rendezvous:
     async def __aenter__(self) -> "Rendezvous":
         sockets = bind(self._listen, socket.SOCK_STREAM, "signalling")
         try:
-            stun_sockets = (
-                []
-                if self._stun_endpoint is None
-                else bind(self._stun_endpoint, socket.SOCK_DGRAM, "STUN")
-            )
+            stun_sockets = self._bind_stun()
         except BaseException:
             for sock in sockets:
                 sock.close()
@@ -95,6 +97,17 @@ class Rendezvous:
             self._stun = StunServer(stun_sockets, counters=self.counters)
         await self._listener.start(sockets)
         return self
+
+    def _bind_stun(self) -> list[socket.socket]:
+        if self._stun_endpoint is None:
+            return []
+        try:
+            return bind(self._stun_endpoint, socket.SOCK_DGRAM, "STUN")
+        except SystemRefusal as error:
+            if self._need_stun:
+                raise
+            log.warning("%s; nodes take what answers there, as a TURN server does", error)
+            return []
 
     async def __aexit__(
         self,

@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
+from controller.errors import SystemRefusal
 from controller.signal import client, transport
 from controller.signal import rendezvous as rendezvous_module
 from controller.signal.endpoint import Endpoint
@@ -504,3 +505,17 @@ def certificate(folder: Path) -> tuple[ssl.SSLContext, ssl.SSLContext]:
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     server.load_cert_chain(chain, secret)
     return server, ssl.create_default_context(cafile=str(chain))
+
+
+async def test_a_controller_serves_although_somebody_answers_stun_already() -> None:
+    """Two overlays on one host, or coturn beside one: there is one port 3478."""
+    anywhere = Endpoint.parse("127.0.0.1:0")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+        other.bind(("127.0.0.1", 0))
+        taken = Endpoint("127.0.0.1", other.getsockname()[1])
+        async with Rendezvous(anywhere, taken, need_stun=False) as rendezvous:
+            assert rendezvous.stun_port is None
+            assert "STUN" not in rendezvous.describe()
+        with pytest.raises(SystemRefusal):
+            async with Rendezvous(anywhere, taken):
+                pass
