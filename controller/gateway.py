@@ -2,7 +2,9 @@
 
 Stock lxc-net gives every host's bridge 10.0.3.1 and 00:16:3e:00:00:00. While two nodes report the
 same address or MAC as their bridge's, it belongs to nobody in the overlay: no frame from or about
-it crosses. An unshared bridge address is an ordinary binding of its node.
+it crosses. An unshared bridge address is an ordinary binding of its node. What a peer may not claim
+it cannot share either, or it could silence a container of others; but for what this host's own
+bridge has, too.
 """
 
 from collections import Counter
@@ -13,6 +15,7 @@ from controller import rpc
 from controller.core import Core
 from controller.frames import link_local
 from controller.model import Ip, Mac, NeverForward, NodeId
+from controller.policy import Policy
 from controller.rpc import usable_ip, usable_mac
 
 LINGER_S = 900.0
@@ -23,8 +26,9 @@ class Gateways:
     """``macs`` and ``ips``: what is shared. ``own``: the addresses of this host's bridge, with
     ``own_macs`` and ``own_ips``."""
 
-    def __init__(self, core: Core) -> None:
+    def __init__(self, core: Core, policy: Policy) -> None:
         self._core = core
+        self._policy = policy
         self._reports: dict[NodeId, frozenset[tuple[Ip, Mac]]] = {}
         self.macs: frozenset[Mac] = frozenset()
         self.ips: frozenset[Ip] = frozenset()
@@ -56,20 +60,22 @@ class Gateways:
             self.own = report
             self.own_ips = frozenset(ip for ip, _ in report)
             self.own_macs = frozenset(mac for _, mac in report)
-        return self._recompute()
+        return self.review()
 
     def forget(self, node: NodeId) -> bool:
         """``node`` has been gone for long; return whether that changed what is shared."""
         self._reports.pop(node, None)
-        return self._recompute()
+        return self.review()
 
-    def _recompute(self) -> bool:
+    def review(self) -> bool:
+        """Find out what is shared, also after a peer was named; return whether that changed."""
+        reports = [self._allowed(node, report) for node, report in self._reports.items()]
         # A node counts once for an address, whatever number of MACs it has it with.
-        ips = Counter(ip for r in self._reports.values() for ip in {ip for ip, _ in r})
-        macs = Counter(mac for r in self._reports.values() for mac in {mac for _, mac in r})
+        ips = Counter(ip for r in reports for ip in {ip for ip, _ in r})
+        macs = Counter(mac for r in reports for mac in {mac for _, mac in r})
         shared_ips = {ip for ip, count in ips.items() if count > 1}
         shared_macs = {mac for mac, count in macs.items() if count > 1}
-        pairs = [pair for report in self._reports.values() for pair in report]
+        pairs = [pair for report in reports for pair in report]
         # Two bridges with one address and two MACs, or the reverse: an answer from either would
         # be taken for the other's, so all that hangs on a shared name is shared.
         shared_macs |= {mac for ip, mac in pairs if ip in shared_ips}
@@ -80,3 +86,12 @@ class Gateways:
         self.ips, self.macs = frozenset(shared_ips), frozenset(shared_macs)
         self._core.emit(NeverForward(self.macs, self.ips))
         return True
+
+    def _allowed(self, node: NodeId, report: frozenset[tuple[Ip, Mac]]) -> list[tuple[Ip, Mac]]:
+        return [
+            (ip, mac)
+            for ip, mac in report
+            if node == self._core.node
+            or ip in self.own_ips
+            or not self._policy.refusal(node, (0, ip), mac)
+        ]

@@ -76,7 +76,7 @@ class Switch:
         self.policy.pin(name, node)
         self._core = core = Core(node, counters)
         self._table = core.table
-        self._gateways = Gateways(core)
+        self._gateways = Gateways(core, self.policy)
         self._prober = Prober(core, first_id)
         self._questions = Questions(core, self._prober.new_id)
         self._claims = Claims(node)
@@ -437,6 +437,8 @@ class Switch:
         for binding in self._table.of_node(peer):
             if self._ownership.refusal(peer, binding.key, binding.mac):
                 self._ownership.forget(binding.key)
+        if self._gateways.review():
+            self._gateways_changed(now)
         return self._finish(now)
 
     # --- the host

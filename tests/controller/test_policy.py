@@ -174,3 +174,16 @@ def test_names_mean_the_same_nodes_after_a_restart(tmp_path: Path) -> None:
     assert policy.refusal(World.id("a"), (0, IP), mac(7)) == ""
     assert policy.refusal(World.id("c"), (0, IP), mac(7)) == "static"
     assert not policy.refused
+
+
+def test_a_limited_peer_silences_no_container_as_a_shared_gateway() -> None:
+    world, _ = strict(allow={World.id("b"): [ip_network("10.0.3.128/25")]})
+    world.link().run(1)
+    stock, gateway = "00:16:3e:00:00:00", "10.0.3.1"
+    world.a.do(world.a.switch.bridge_addresses([(gateway, stock)], world.now))
+    says(world, "c", IP, mac(7))
+    lie = rpc.Gateways([rpc.Address(IP, stock), rpc.Address(gateway, stock)])
+    world.a.do(world.a.switch.received(world.b.node, lie, world.now))
+    assert world.a.table()[0, IP] == (mac(7), world.c.node)
+    (shared,) = {g["ip"] for g in world.a.switch.snapshot(world.now)["gateways"]}
+    assert shared == gateway  # that one is shared indeed, whatever it may claim
