@@ -12,7 +12,7 @@ import logging
 import selectors
 import time
 from collections.abc import Callable, Coroutine
-from typing import Any, Final, TypeVarTuple, Unpack
+from typing import Any, Final, TypeVarTuple
 
 logger = logging.getLogger(__name__)
 
@@ -102,8 +102,8 @@ class PumpLoop(asyncio.SelectorEventLoop):
 
     def call_soon(
         self,
-        callback: Callable[[Unpack[Ts]], object],
-        *args: Unpack[Ts],
+        callback: Callable[[*Ts], object],
+        *args: *Ts,
         context: contextvars.Context | None = None,
     ) -> asyncio.Handle:
         self._hot_selector.asked = True
@@ -112,8 +112,8 @@ class PumpLoop(asyncio.SelectorEventLoop):
     def call_at(
         self,
         when: float,
-        callback: Callable[[Unpack[Ts]], object],
-        *args: Unpack[Ts],
+        callback: Callable[[*Ts], object],
+        *args: *Ts,
         context: contextvars.Context | None = None,
     ) -> asyncio.TimerHandle:
         self._hot_selector.asked = True
