@@ -55,7 +55,10 @@ class Gate:
 
     def count_dropped(self) -> int:
         """Bring the counters of what the device dropped up to date; return the news."""
-        total = self._tap.dropped()
+        try:
+            total = self._tap.dropped()
+        except OSError:  # no descriptor is left: the count comes with the next look
+            return 0
         news, self._dropped = total - self._dropped, total
         self._counters[f"frames_dropped.{self._reason}"] += news
         return news

@@ -33,8 +33,7 @@ from tincan.wire import ECHO, SIZE, TAG_SIZE, Item, datagram_body, item
 LINGER: Final = 3.0  # s an old path stays open after the move to a new one
 MAX_NEGOTIATIONS: Final = 3  # the running one and two attempts
 MAX_ICC: Final = 32768  # bytes of one controller message
-# What a peer may have our controller hear: it would lose its socket if more waited there than
-# it can read.
+# What a peer may have our controller hear; if too much waited there, it would lose its socket.
 ICC_RATE: Final = 1000.0  # messages/s
 ICC_BURST: Final = 1000.0
 CLOSE_RATE: Final = 1.0  # goodbyes/s; any record revives the link
@@ -53,6 +52,7 @@ class Link:
         counters: Counter[str],
         attached: Callable[[], bool],
         blocked: Callable[[], bool] = lambda: False,
+        refuse: Callable[[str], bool] = lambda _: False,
         mtu_probing: bool = True,
         clock: Callable[[], float],
     ) -> None:
@@ -75,6 +75,7 @@ class Link:
         self._counters = counters
         self._attached = attached
         self._blocked = blocked
+        self._refuse = refuse
         self._clock = clock
         self._mtu_probing = mtu_probing
         self._liveness = Liveness(elected, clock())
@@ -208,6 +209,9 @@ class Link:
             and path.socket is source.sock
             and (address[0], address[1]) != path.address
         ):
+            if self._refuse(address[0]):  # into the overlay: each datagram would become another
+                self._counters["paths_roamed.refused"] += 1
+                return
             # The peer's NAT gave it another address: follow the newest authenticated record.
             roamed = (address[0], address[1])
             source.negotiation.path = replace(path, address=roamed, peer_address=roamed)

@@ -63,6 +63,7 @@ class Links:
             counters=self._counters,
             attached=lambda: self._policy.attached,
             blocked=lambda: self._policy.blocked,
+            refuse=self.refuses,
             mtu_probing=self.identity.mtu_probing,
             clock=self._clock,
         )

@@ -68,7 +68,10 @@ class UdpSocket:
         self.on_channel: Callable[[bytes, int], None] | None = None
         self.segment_offload = gso
         self.receive_offload = False
-        self.sock = socket.socket(self.family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        try:
+            self.sock = socket.socket(self.family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        except OSError as error:  # no descriptor is left, or the kernel has no such family
+            raise SystemRefusal(f"UDP socket on {host}: {error.strerror}") from None
         try:
             self._set_options(gro)
             self.sock.bind((host, port))

@@ -67,6 +67,7 @@ class Setting:
             events=cast(Any, self.heard),
             counters=self.counters,
             attached=lambda: True,
+            refuse=lambda host: host.startswith("10.0.3."),
             mtu_probing=False,
             clock=lambda: self.now,
         )
@@ -171,6 +172,21 @@ async def test_a_link_revived_by_a_frame_probes_again() -> None:
     setting.link.authenticated(key, setting.source, None, 10, setting.now)
     assert setting.link.state is LinkState.CONNECTED
     assert setting.link._armed <= setting.now  # else only the next rekey would wake it
+    await setting.link.close()
+
+
+async def test_a_path_does_not_roam_into_the_overlay() -> None:
+    setting = Setting()
+    sock = cast(Any, object())
+    setting.negotiation.path = Path(sock, THERE, None, "host", "host", THERE)
+    cast(Any, setting.source).sock = sock
+    key = cast(Any, type("Key", (), {"confirmed": True}))
+    for host, port in (("192.0.2.9", 5000), ("10.0.3.7", 5000)):
+        setting.link.authenticated(key, setting.source, (host, port), 10, setting.now)
+        assert setting.link.path is not None
+        assert setting.link.path.address == ("192.0.2.9", 5000)
+    assert setting.counters["paths_roamed.refused"] == 1
+    setting.negotiation.path = setting.path
     await setting.link.close()
 
 

@@ -1,6 +1,7 @@
 """Our own sockets on the loopback: gather, segment, scatter, and what the kernel says."""
 
 import errno
+import resource
 import select
 
 import pytest
@@ -105,3 +106,13 @@ def test_it_aims_anew_when_the_address_changes() -> None:
         assert receiver.receive(landing, 1) is not None
         receiver.close()
     sender.close()
+
+
+def test_no_descriptor_left_is_a_refusal() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    try:
+        with pytest.raises(SystemRefusal):
+            UdpSocket("127.0.0.1")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
