@@ -126,7 +126,9 @@ class Reporter:
             contact, link = mesh.topology.contacts.get(node), links.get(node)
             why = contact.why if contact is not None else ""
             if link is None:
-                peers.append(PeerStatus(mesh.name(node), node, "connecting", why=why))
+                state = "connecting" if contact is not None and contact.present else "lost"
+                why = why or ("" if state == "connecting" else "it has left the rendezvous")
+                peers.append(PeerStatus(mesh.name(node), node, state, why=why))
                 continue
             path = None
             if link.path is not None:

@@ -23,6 +23,7 @@ from controller.gateway import LINGER_S, Gateways
 from controller.hearsay import Hearsay
 from controller.leases import Leases
 from controller.model import (
+    NO_IP6,
     Action,
     Arp,
     Captured,
@@ -169,7 +170,8 @@ class Switch:
     def _answer_for_prober(self, packet: NeighbourSolicitation) -> None:
         """A container checks on the sender of our checks (RFC 4861 section 7.3.3)."""
         probe = Binding((packet.vlan, self._core.probe_ip), self._core.probe_mac, self.node, 0, 0.0)
-        self._prober.inject(answer(probe, packet.eth_src, packet.src_ip))
+        asker_ip = None if packet.src_ip == NO_IP6 else packet.src_ip
+        self._prober.inject(answer(probe, packet.eth_src, asker_ip))
 
     def _asked(self, asked: Question, unicast: bool, now: float) -> None:
         key = asked.key

@@ -146,3 +146,13 @@ def test_invented_names_do_not_fill_the_log() -> None:
         lines += sum(isinstance(action, Report) for action in actions)
     assert 50 <= lines <= 80
     assert switch.counters["reports_suppressed"] == 6000 - lines
+
+
+def test_a_container_that_detects_duplicates_of_the_prober_is_answered_to_all() -> None:
+    """An advertisement to :: would be nobody's (RFC 4862 section 5.4.4)."""
+    switch = Switch(ME, Counter())
+    target = switch._core.probe_ip
+    asked = NeighbourSolicitation(target, "::", "ff02::1:ff00:1", None, 0, mac(1), mac(2))
+    (said,) = [a.packet for a in switch.captured(asked, 1.0) if isinstance(a, Inject)]
+    assert isinstance(said, NeighbourAdvertisement)
+    assert (said.dst_ip, said.eth_dst, said.solicited) == ("ff02::1", "33:33:00:00:00:01", False)
