@@ -25,7 +25,7 @@ Requests (parameters -> result):
     icc              Icc             -> null: send to a peer's controller, or to all
     set_logging      Logging         -> null
     shutdown         -               -> null: give everything back and exit
-Events: link_connected, link_disconnected, link_wanted, icc, mac_claimed, tap_gone.
+Events: link_connected, link_disconnected, link_wanted, icc, mac_claimed.
 """
 
 from typing import Annotated, Any, Final, Literal, TypeAlias

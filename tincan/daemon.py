@@ -144,6 +144,10 @@ class Tincan:
             if self._gate is not None:
                 self._gate.observe(now)
             self._note_bounds()
+            if self._tap is not None and not self._policy.attached and self._tap.gone():
+                # A controller would replace us. Without one: the descriptor is always ready.
+                logger.warning("TAP %s was deleted: there is nothing left to do", self._tap.name)
+                self.finished.set()
             if now - self._last_heartbeat > ORPHANED_FOR:
                 logger.warning("no controller for %d s: giving everything back", ORPHANED_FOR)
                 self.finished.set()

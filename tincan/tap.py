@@ -90,6 +90,14 @@ class Tap:
                     return int(numbers.split()[11])
         return 0
 
+    def gone(self) -> bool:
+        """Whether somebody deleted the device."""
+        try:
+            fcntl.ioctl(self.fd, TUNGETIFF, bytes(_IFREQ.size))
+        except OSError:
+            return True
+        return False
+
     def close(self) -> None:
         """Give up our descriptor."""
         os.close(self.fd)

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import socket
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from tincan.daemon import Tincan
 from tincan.forwarding import LOCAL
 from tincan.loop import HotSelector
 from tincan.server import ApiServer
+from tincan.tap import Offloads, Tap
 
 
 def connect(path: Path) -> socket.socket:
@@ -51,6 +53,17 @@ async def test_an_answer_goes_to_nobody_but_who_asked(tmp_path: Path) -> None:
                 await asyncio.sleep(0.01)
         assert answers == ["quick", "quick"]
         server.close()
+
+
+async def test_an_orphan_whose_tap_was_deleted_ends(tmp_path: Path) -> None:
+    """Its descriptor would be ready, and refuse to be read, for a quarter of an hour."""
+    no_device = os.open(os.devnull, os.O_RDWR)
+    async with asyncio.TaskGroup() as tasks, asyncio.timeout(5):
+        tincan = Tincan(tmp_path, tasks, HotSelector())
+        tincan._tap = Tap(no_device, "tap", bytes(6), Offloads())
+        await tincan.housekeeping()
+        assert tincan.finished.is_set()
+        await tincan.close()
 
 
 async def test_an_event_of_the_pump_is_told_after_its_wake_up(
