@@ -6,6 +6,7 @@ capture counts as there from the beginning, and nothing is both flooded by tinca
 """
 
 import asyncio
+import errno
 import socket
 import struct
 import sys
@@ -228,10 +229,26 @@ class Capture:
             self._filter()
 
     def _filter(self) -> None:
-        if self._sockets:
-            loud = [sender for sender in self._relief if sender is not None]
-            regulars = self._regulars if None in self._relief else None
-            attach(self._resolution, resolution(loud, regulars, self._gateways))
+        """Install what holds now. Before Linux 6.9 all filters of a socket have 20 KiB
+        (net.core.optmem_max), which 48 regulars exceed: as many as there is room for."""
+        if not self._sockets:
+            return
+        loud = [sender for sender in self._relief if sender is not None]
+        regulars = self._regulars if None in self._relief else None
+        while True:
+            try:
+                attach(self._resolution, resolution(loud, regulars, self._gateways))
+                return
+            except OSError as error:
+                if error.errno != errno.ENOMEM:
+                    raise
+            if regulars:
+                regulars = set(sorted(regulars)[: len(regulars) // 2])
+            elif loud:
+                del loud[len(loud) // 2 :]
+            else:
+                self._counters["capture_filters_refused"] += 1
+                return
 
     def _count_overrun(self, sock: socket.socket) -> None:
         _, dropped = struct.unpack("=II", sock.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, 8))
