@@ -139,12 +139,16 @@ async def _nft(*arguments: str) -> list[dict[str, Any]]:
 def nft_rule(expressions: list[dict[str, Any]], bridge: str) -> Rule | None:
     """What a rule, as ``nft -j`` prints it, does with bridged packets; None if nothing certain."""
     for expression in expressions:
+        if not isinstance(expression, dict) or not expression:
+            return None
         kind, value = next(iter(expression.items()))
         name = value.get("name") if isinstance(value, dict) else None
         if kind in ("accept", "return"):
             return Verdict(kind)
         if kind in ("drop", "reject") or (kind == "xt" and name in ("DROP", "REJECT")):
             return Verdict.DROP
+        if kind in ("jump", "goto", "match") and not isinstance(value, dict):
+            return None
         if kind in ("jump", "goto"):
             return Jump(value["target"], kind == "jump")
         holds = kind in ("counter", "log") or (kind == "xt" and name in ("comment", "physdev"))
