@@ -303,7 +303,8 @@ class App:
             self._push_addresses()
         if now.addresses != before.addresses:
             log.info("this host's addresses are now %s", ", ".join(now.addresses) or "none")
-            self._routes_changed()
+            if self.mesh is not None:
+                self.mesh.network_changed(set(before.addresses) - set(now.addresses))
 
     def _push_addresses(self) -> None:
         addresses = self._addresses

@@ -8,12 +8,12 @@ import logging
 import random
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Final
 
 from controller.errors import SignalError, SystemRefusal
 from controller.keys import NetworkKeys
-from controller.model import NodeId
+from controller.model import Ip, NodeId
 from controller.signal.client import SignalClient, SignalState
 from controller.signal.events import Absent, Event, Present, Received, Refused, SignalConnected
 from controller.signal.messages import Reason
@@ -100,10 +100,10 @@ class Mesh:
 
     # -- what happens
 
-    def network_changed(self) -> None:
-        """Addresses or routes of this host are other than before."""
+    def network_changed(self, gone: Collection[Ip] = ()) -> None:
+        """Routes of this host are other than before, or addresses; ``gone`` are those it lost."""
         for client in self.clients:
-            client.network_changed()
+            client.network_changed(gone)
         self.topology.hurry(self._loop.time())
         self._wake.set()
 

@@ -118,6 +118,7 @@ class Contact:
     tries: int = 0
     due: float = NEVER
     absent_since: float = field(default=NEVER)
+    wanting: bool = False  # linked, but by a path that will not last
     why: str = ""
 
 
@@ -203,6 +204,7 @@ class Topology:
         if contact is None:
             return
         contact.linked, contact.relayed, contact.tries, contact.why = True, relayed, 0, ""
+        contact.wanting = False
         retry = relayed and self.elected(peer)
         contact.due = now + RETRY_DIRECT * (1 + 0.2 * self._jitter()) if retry else NEVER
 
@@ -221,13 +223,15 @@ class Topology:
             contact.why = reason
         elif contact.relayed and contact.due != NEVER:
             return  # an attempt to leave the relay failed; the next one is planned
+        else:
+            contact.wanting = True
         pause = self._pause(contact) if contact.tries else 0.0
         contact.due = min(contact.due, now + pause) if contact.tries == 0 else now + pause
 
     def hurry(self, now: float) -> None:
         """The network changed, or the rendezvous is back: do not wait out the pauses."""
         for contact in self.contacts.values():
-            if contact.present and not contact.linked:
+            if contact.present and (contact.wanting or not contact.linked):
                 contact.tries = 0
                 contact.due = now if self.elected(contact.id) else now + FIRST_PAUSE
 

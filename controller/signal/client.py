@@ -16,7 +16,7 @@ import logging
 import math
 import ssl
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Final
 
@@ -118,9 +118,14 @@ class SignalClient:
         message = self._presence.seal(to, payload)
         return message is not None and self._channel.post(message)
 
-    def network_changed(self) -> None:
-        """Addresses or routes are other than before: retry now, or check the connection."""
+    def network_changed(self, gone: Collection[str] = ()) -> None:
+        """Addresses or routes are other than before: retry now, or check the connection.
+
+        One from an address that is ``gone`` is dead, and is not waited for.
+        """
         self._backoff.succeeded()
+        if self._channel is not None and self._channel.local_host in gone:
+            self._channel.abort()
         self._hurry.set()
 
     async def run(self) -> None:

@@ -91,6 +91,12 @@ class Channel:
         self._ending = True
         self._wake.set()
 
+    @property
+    def local_host(self) -> str:
+        """The address on our side, "" if there is none any more."""
+        name = self._connection.transport.get_extra_info("sockname")
+        return str(name[0]) if name else ""
+
     def abort(self) -> None:
         """Cut the connection now."""
         self._connection.transport.abort()
