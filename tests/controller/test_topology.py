@@ -173,3 +173,21 @@ def test_an_answer_is_taken_once() -> None:
     answer = Answer(dial.number, THERE)
     assert low.received(HIGH, answer, 0.1) == [Join(HIGH, answer)]
     assert low.received(HIGH, answer, 0.2) == []
+
+
+def test_a_wish_that_the_dead_rendezvous_lost_is_repeated() -> None:
+    """A linked host's address changed: what it said went to a connection that was dead, too."""
+    for node, peer, kind in ((LOW, HIGH, Dial), (HIGH, LOW, Ask)):
+        one = topology(node)
+        one.present(peer, "peer", b"s", 0.0)
+        one.linked(peer, relayed=False, now=1.0)
+        one.hurry(2.0)
+        assert one.tick(5.0) == []  # nothing is wrong with the link
+        one.wanted(peer, "our address is gone", 6.0)
+        assert [type(action) for action in one.tick(6.0)] == [kind]
+        assert one.deadline == NEVER
+        one.hurry(8.0)  # connected again
+        assert [type(action) for action in one.tick(9.0)] == [kind]
+        one.linked(peer, relayed=False, now=10.0)
+        one.hurry(11.0)
+        assert one.tick(20.0) == []
