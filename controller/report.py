@@ -89,12 +89,14 @@ class Reporter:
         """Answer ``bindings``."""
         return self._bindings()
 
-    async def clear(self, params: dict[str, Any]) -> None:
-        """Answer ``clear``: forget an address and what is held against it."""
+    async def clear(self, params: dict[str, Any]) -> dict[str, int]:
+        """Answer ``clear``: forget an address and what is held against it; say of how much."""
         ip = params.get("ip")
         if not isinstance(ip, str):
             raise ControlError('"ip" is missing')
+        known = self._app.proxy.snapshot()
         self._app.proxy.clear(ip)
+        return {"cleared": sum(each["ip"] == ip for each in known["bindings"] + known["conflicts"])}
 
     async def _ask_tincan(
         self,

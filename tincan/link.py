@@ -20,7 +20,7 @@ from tincan.events import Events, LinkState
 from tincan.holding import NEVER, Holding
 from tincan.ingress import Source
 from tincan.liveness import Liveness
-from tincan.negotiation import VALIDATE, VALIDATE_AGAIN, Negotiation
+from tincan.negotiation import ANSWER, VALIDATE, VALIDATE_AGAIN, Lingering, Negotiation
 from tincan.packing import OpenRecord
 from tincan.path import Description, Path
 from tincan.pmtu import BASE, PathMtu
@@ -88,8 +88,7 @@ class Link:
         self._holding = Holding(counters)
         self._icc_policer = TokenBucket(ICC_RATE, ICC_BURST)
         self._close_policer = TokenBucket(CLOSE_RATE, CLOSE_BURST)
-        self._ending: list[tuple[float, Negotiation]] = []
-        self._closers: set[asyncio.Task[None]] = set()
+        self._lingering = Lingering()
 
     # -- what status shows
 
@@ -356,6 +355,8 @@ class Link:
         while len(self.pending) + 1 >= MAX_NEGOTIATIONS:
             self._end(self.pending.pop(next(iter(self.pending))), 0.0)
         self.pending[negotiation.number] = negotiation
+        negotiation.deadline = self._clock() + ANSWER
+        self._arm(negotiation.deadline)
 
     async def connect(self, negotiation: Negotiation, remote: Description) -> None:
         """Run ICE to its end and validate what it found. Never raises for the network's sake."""
@@ -447,7 +448,7 @@ class Link:
         self._events.link_wanted(self, reason)
 
     def _end(self, negotiation: Negotiation, linger: float) -> None:
-        self._ending.append((self._clock() + linger, negotiation))
+        self._lingering.add(negotiation, self._clock() + linger)
         self._arm(self._clock() + linger)
 
     # -- time
@@ -467,15 +468,11 @@ class Link:
         for number, negotiation in list(self.pending.items()):
             if now >= negotiation.deadline:
                 self._end(self.pending.pop(number), 0.0)
-                self._events.link_wanted(self, "a path was found, but nothing crosses it")
+                if negotiation.path is not None:
+                    self._events.link_wanted(self, "a path was found, but nothing crosses it")
             elif now >= negotiation.probe_at and negotiation.path is not None:
                 self._validate(negotiation, negotiation.path, now)
-        due = [n for at, n in self._ending if at <= now]
-        self._ending = [(at, n) for at, n in self._ending if at > now]
-        for negotiation in due:
-            task = asyncio.get_running_loop().create_task(negotiation.end())
-            self._closers.add(task)
-            task.add_done_callback(self._closers.discard)
+        self._lingering.end(now)
         self._holding.expire(now)
         self._arm(self._deadline())
 
@@ -518,7 +515,7 @@ class Link:
             self._holding.deadline,
             *(min(n.deadline, n.probe_at) for n in self.pending.values()),
         ]
-        deadlines += [end for end, _ in self._ending]
+        deadlines.append(self._lingering.deadline)
         if self.active is not None:
             deadlines.append(self._liveness.deadline)
             if self._pmtu is not None:
@@ -540,11 +537,10 @@ class Link:
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()
-        negotiations = [*self.pending.values(), *(n for _, n in self._ending)]
+        negotiations = [*self.pending.values(), *self._lingering.take()]
         if self.active is not None:
             negotiations.append(self.active)
         self.pending.clear()
-        self._ending.clear()
         self.active = None
         for negotiation in negotiations:
             await negotiation.end()

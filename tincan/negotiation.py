@@ -3,6 +3,7 @@
 A link may have two: the one that carries its frames, and the one that tries to do better.
 """
 
+import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -13,6 +14,7 @@ from tincan.udp import UdpSocket
 if TYPE_CHECKING:
     from tincan.link import Link
 
+ANSWER: Final = 30.0  # s; longer than an answer takes to come and ICE (12 s) to end
 VALIDATE: Final = 5.0  # s; a path that ICE found must carry our own probe within this time
 VALIDATE_AGAIN: Final = 0.5  # s until that probe is repeated
 
@@ -93,3 +95,35 @@ class Negotiation:
             await self.agent.close()
         for sock in list(self._sources):
             self.close(sock)
+
+
+class Lingering:
+    """Negotiations that are over, but for what is still in flight on their paths."""
+
+    def __init__(self) -> None:
+        self._waiting: list[tuple[float, Negotiation]] = []
+        self._ending: set[asyncio.Task[None]] = set()
+
+    @property
+    def deadline(self) -> float:
+        """When the next one must end."""
+        return min((at for at, _ in self._waiting), default=float("inf"))
+
+    def add(self, negotiation: Negotiation, at: float) -> None:
+        """Let ``negotiation`` live until ``at``."""
+        self._waiting.append((at, negotiation))
+
+    def end(self, now: float) -> None:
+        """End those whose time has come."""
+        due = [negotiation for at, negotiation in self._waiting if at <= now]
+        self._waiting = [(at, negotiation) for at, negotiation in self._waiting if at > now]
+        for negotiation in due:
+            task = asyncio.get_running_loop().create_task(negotiation.end())
+            self._ending.add(task)
+            task.add_done_callback(self._ending.discard)
+
+    def take(self) -> list[Negotiation]:
+        """Return all that are left: the caller ends them."""
+        left = [negotiation for _, negotiation in self._waiting]
+        self._waiting.clear()
+        return left
