@@ -97,7 +97,7 @@ class Tincan:
         blocked = self._policy.blocked
         return api.Welcome(api.API_VERSION, VERSION, os.getpid(), node, tap, blocked), None
 
-    async def _heartbeat(self, beat: api.Heartbeat) -> tuple[None, None]:
+    def _heartbeat(self, beat: api.Heartbeat) -> tuple[None, None]:
         self._last_heartbeat = self._loop.time()
         self._capturing = beat.capture
         self._note_attachment()
@@ -117,7 +117,7 @@ class Tincan:
         for link in self._links:
             link.announce_flags(now)
 
-    async def _set_blocked(self, wish: api.Blocked) -> tuple[None, None]:
+    def _set_blocked(self, wish: api.Blocked) -> tuple[None, None]:
         """Block the TAP, or open it again; either way the segment behind it is another one.
 
         It stays as it is when the controller goes: a loop is worse than a host that waits for
@@ -202,7 +202,7 @@ class Tincan:
             tap.name, tap.mac.hex(":"), tap.offloads.vnet_hdr, tap.offloads.tso, tap.offloads.uso
         )
 
-    async def _inject(self, wish: api.Frame) -> tuple[None, None]:
+    def _inject(self, wish: api.Frame) -> tuple[None, None]:
         if self._pump is None:
             raise ApiError(api.REFUSED, "no TAP is open")
         if self._policy.blocked and wish.frame[:MAC_SIZE] != BEACON:
@@ -224,7 +224,7 @@ class Tincan:
             link.set_mtu_probing(wish.mtu_probing)
         return None, None
 
-    async def _set_addresses(self, wish: api.Addresses) -> tuple[None, None]:
+    def _set_addresses(self, wish: api.Addresses) -> tuple[None, None]:
         self._links.addresses = wish.local
         try:
             self._links.refused = [
@@ -236,7 +236,7 @@ class Tincan:
             link.addresses_changed(self._links.addresses)
         return None, None
 
-    async def _set_never_forward(self, wish: api.NeverForwardSet) -> tuple[None, None]:
+    def _set_never_forward(self, wish: api.NeverForwardSet) -> tuple[None, None]:
         kinds = {
             kind
             for kind, on in (
@@ -260,7 +260,7 @@ class Tincan:
 
     # -- the table
 
-    async def _pin(self, wish: api.Pins) -> tuple[None, None]:
+    def _pin(self, wish: api.Pins) -> tuple[None, None]:
         now = self._loop.time()
         if wish.replace:
             self._policy.table.flush_pins()
@@ -272,7 +272,7 @@ class Tincan:
                 raise ApiError(api.REFUSED, "the table of pinned addresses is full")
         return None, None
 
-    async def _unpin(self, wish: api.Pins) -> tuple[None, None]:
+    def _unpin(self, wish: api.Pins) -> tuple[None, None]:
         for entry in wish.entries:
             self._policy.table.unpin(_mac(entry.mac), entry.vlan)
         return None, None
@@ -345,7 +345,7 @@ class Tincan:
             self._gate.count_dropped()
         return dict(self.counters), None
 
-    async def _icc(self, wish: api.Icc) -> tuple[None, None]:
+    def _icc(self, wish: api.Icc) -> tuple[None, None]:
         now = self._loop.time()
         for link in self._links:
             if wish.peer is not None and link.peer != wish.peer:

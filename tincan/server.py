@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import inspect
 import logging
 import os
 import socket
@@ -29,8 +30,11 @@ logger = logging.getLogger(__name__)
 MAX_WAITING: Final = 4096  # messages for a controller that does not read; then it counts as gone
 MAX_PER_WAKE: Final = 32
 
-#: (parameters) -> (result, descriptor to pass along or None)
-Handler = Callable[[Any], Awaitable[tuple[Any, int | None]]]
+#: (result, descriptor to pass along or None)
+Outcome = tuple[Any, int | None]
+#: (parameters) -> its outcome. A plain function is done before the next message is looked at: a
+#: task costs one more turn of the loop, which every frame that is injected would wait for.
+Handler = Callable[[Any], Outcome | Awaitable[Outcome]]
 
 
 class ApiServer:
@@ -144,14 +148,20 @@ class ApiServer:
         except DecodeError as error:
             self._fail(request.id, INVALID_PARAMS, str(error))
             return
-        self._tasks.create_task(self._run(client, request.id, handler, params))
+        running = self._run(client, request.id, handler, params)
+        if inspect.iscoroutinefunction(handler):
+            self._tasks.create_task(running)
+        else:
+            with contextlib.suppress(StopIteration):  # it has nothing to wait for
+                running.send(None)
 
     async def _run(
         self, client: socket.socket, number: int | None, handler: Handler, params: Any
     ) -> None:
         refusal = None
         try:
-            result, descriptor = await handler(params)
+            outcome = handler(params)
+            result, descriptor = outcome if isinstance(outcome, tuple) else await outcome
         except ApiError as error:
             refusal = error.code, str(error)
         except (SystemRefusal, LinkError) as error:
