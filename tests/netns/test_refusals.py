@@ -88,7 +88,7 @@ def test_unreadable_file(host: Host) -> None:
 
 def test_tap_of_another_program(host: Host) -> None:
     host.run("ip tuntap add kept7 mode tap")
-    holder = host.popen(["socat", "TUN,tun-name=held7,tun-type=tap,up", "PIPE"])
+    holder = host.popen(["socat", "TUN,tun-name=held7,tun-type=tap", "PIPE"])
     wait_until(lambda: "held7" in host.interfaces(), 5, "a TAP that is in use")
     try:
         for name in ("kept7", "held7", "eth0", "lxcbr0"):
