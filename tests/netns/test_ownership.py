@@ -196,7 +196,7 @@ def test_frames_alone_show_a_move(net: Overlay) -> None:
 def test_ten_thousand_senders_in_a_second(net: Overlay) -> None:
     with net.containers((net.a, "10.0.3.240"), (net.b, "10.0.3.241")) as (p, q):
         assert p.ping("10.0.3.241").received == 1
-        net.wait_at("10.0.3.241", net.b)
+        assert p.arping("10.0.3.241", 2) == [q.mac] * 2  # no stranger: heard more than once
         before = resident(net.a)
         with net.containers((net.a, "10.0.3.242")) as (loud,):
             started = time.monotonic()
@@ -215,7 +215,8 @@ def test_ten_thousand_senders_in_a_second(net: Overlay) -> None:
             f"10,000 senders in {took:.2f} s: {len(answered)} of 3 questions of a known container "
             f"answered, {known} bindings at the peer, {grown / 1e6:.1f} MB more"
         )
-        assert answered[-1:] == [q.mac]
+        assert len(answered) >= 2
+        assert set(answered) == {q.mac}
         assert known < 2000
         assert grown < 30e6
         assert net.count(net.a, "frames_dropped") > 5000
