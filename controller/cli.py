@@ -50,6 +50,8 @@ def log_to_stderr(level: str) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(Format(f"{stamp}%(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=level, handlers=[handler], force=True)
+    for talkative in ("pyroute2", "websockets"):  # at DEBUG they tell of every message
+        logging.getLogger(talkative).setLevel(max(logging.INFO, logging.getLogger().level))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
