@@ -297,9 +297,6 @@ class Netlink:
                 "brport", "set", index=link.index, multicast_router=_MULTICAST_ROUTER_PERMANENT
             )
 
-    async def set_mac(self, tap: str, mac: Mac) -> None:
-        await self._set(await self._tap(tap), "setting the MAC of", address=mac)
-
     async def set_mtu(self, tap: str, mtu: int) -> None:
         await self._set(await self._tap(tap), "setting the MTU of", mtu=mtu)
 
