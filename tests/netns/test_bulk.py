@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import pytest
 
@@ -37,7 +38,13 @@ def scene(lab: Lab) -> Scene:
     c5 = hosts.a.container("c5", "10.0.3.5/24", ip6="fd00::5/64")
     c7 = hosts.b.container("c7", "10.0.3.7/24", ip6="fd00::7/64")
     hosts.connect()
+    for container in (c5, c7):  # an address that is still being checked does not answer
+        wait_until(partial(settled, container), 5, "duplicate address detection is over")
     return Scene(hosts, c5, c7)
+
+
+def settled(container: Container) -> bool:
+    return "tentative" not in container.run("ip -6 addr show dev eth0").stdout
 
 
 def test_full_size_packets_pass(scene: Scene) -> None:
