@@ -3,39 +3,39 @@
 Frames are read straight into the open record of the link that the last frame went to: traffic
 comes in runs, so that is nearly always right, and a frame that belongs elsewhere is copied.
 Every record begun in a wake-up is sent before it ends: nothing waits for company that has not
-arrived yet. What is decided about a flow (destination, source, EtherType) is remembered until
-the policy changes.
+arrived yet. What the policy has said about a flow (destination, source, EtherType) it remembers
+until something changes.
 """
 
 from collections import Counter
-from typing import Final, NamedTuple
+from typing import Final
 
-from tincan.forwarding import Entry
-from tincan.frame import ETHERNET_SIZE
+from tincan.crypto import KEY_SIZE, Aead, random_bytes
+from tincan.frame import ETHERNET
 from tincan.link import Link
 from tincan.packing import OpenRecord
-from tincan.policy import REMEMBERED_TYPES, SUSPECTS, Flood, Policy, Unicast, looks_suspect
+from tincan.policy import SUSPECTS, Policy, looks_suspect
+from tincan.session import SealingKey
 from tincan.tap import Tap
 from tincan.wire import (
     FRAME_WORD,
+    HEADER_SIZE,
     ITEM,
     ITEM_SIZE,
     MAX_FRAME,
-    RECORD_FULL,
+    TAG_SIZE,
     VNET_SIZE,
+    ZERO_NONCE,
 )
 
 TAP_BUDGET: Final = 128  # frames per wake-up; then the sockets have their turn
-MAX_FLOWS: Final = 8192  # remembered; more than that are forgotten all at once
+LOOKS: Final = 2  # reads of a wake-up that are the likeliest to find nothing
+REHEARSAL: Final = bytes(98)  # as an echo request
+REHEARSAL_BODY: Final = 1456
 NO_VNET: Final = bytes(VNET_SIZE)
-
-
-class Flow(NamedTuple):
-    """A remembered decision. ``protocol`` is where the frame tells its L4 protocol."""
-
-    link: Link
-    source: Entry[Link] | None
-    protocol: int
+_BUDGET: Final = range(TAP_BUDGET)
+_FRAME_AT: Final = ITEM_SIZE + VNET_SIZE
+_ROOM: Final = ITEM_SIZE + MAX_FRAME
 
 
 class Egress:
@@ -45,86 +45,82 @@ class Egress:
         self._tap = tap
         self._policy = policy
         self._counters = counters
-        self._flows: dict[bytes, Flow] = {}
-        self._generation = -1
         self._scratch = OpenRecord()
+        self._rehearsal = SealingKey(Aead(random_bytes(KEY_SIZE)), 0, 0.0)
         self._favourite: Link | None = None
-        self._lead = ITEM_SIZE if tap.offloads.vnet_hdr else ITEM_SIZE + VNET_SIZE
+        self._lead = ITEM_SIZE if tap.offloads.vnet_hdr else _FRAME_AT
 
     def wake(self, now: float) -> bool:
         """Move what waits at the TAP, at most TAP_BUDGET frames; return whether anything did."""
-        policy = self._policy
-        flows = self._flows
-        if self._generation != policy.generation:
-            flows.clear()
-            self._generation = policy.generation
-        readinto = self._tap.readinto
+        routes = self._policy.routes
+        look, readinto = self._tap.look, self._tap.readinto
+        header = ETHERNET.unpack_from
         lead = self._lead
-        begun: list[Link] = []
         favourite = self._favourite
         record = favourite.record if favourite is not None and favourite.up else self._scratch
-        for _ in range(TAP_BUDGET):
-            fill = record.fill
-            view = record.view
+        view, fill = record.view, record.fill
+        begun: list[Link] = []
+        for turn in _BUDGET:
             try:
-                size = readinto(view[fill + lead : fill + ITEM_SIZE + MAX_FRAME])
+                if turn < LOOKS:
+                    size = look(record.address + fill + lead, _ROOM - lead)
+                else:
+                    size = readinto(view[fill + lead : fill + _ROOM])
             except OSError:
                 self._counters["tap_read_errors"] += 1  # EBADFD: the device is down or gone
                 break
-            if size is None:
+            if size is None or size < 0:
                 break
-            start = fill + ITEM_SIZE + VNET_SIZE
+            start = fill + _FRAME_AT
             end = fill + lead + size
-            flow = flows.get(bytes(view[start : start + ETHERNET_SIZE]))
-            if flow is None or (
-                view[start + flow.protocol] in SUSPECTS
-                and looks_suspect(view, start, flow.protocol)
-            ):
-                if lead != ITEM_SIZE:
-                    view[fill + ITEM_SIZE : start] = NO_VNET
-                self._decide(view[fill + ITEM_SIZE : end], begun, now)
-                if self._generation != policy.generation:
-                    flows.clear()
-                    self._generation = policy.generation
-                continue
-            link = flow.link
-            if flow.source is not None:
-                flow.source.seen = now
-            if lead != ITEM_SIZE:
+            if lead == _FRAME_AT:
                 view[fill + ITEM_SIZE : start] = NO_VNET
-            if link.record is not record:
-                if not link.up:
-                    link.hold(bytes(view[fill + ITEM_SIZE : end]), now)
-                    continue
+            route = routes.get(header(view, start)[0])
+            if route is None or (
+                view[start + route.protocol] in SUSPECTS
+                and looks_suspect(view, start, route.protocol)
+            ):
+                self._decide(view[fill + ITEM_SIZE : end], begun, now)
+                fill = record.fill
+                continue
+            link, source, _ = route
+            if source is not None:
+                source.seen = now
+            if link.record is record:
+                ITEM.pack_into(view, fill, FRAME_WORD | end - fill - ITEM_SIZE)
+                record.fill = fill = end
+                record.frames += 1
+            elif link.up:
                 _pack(link, view[fill + ITEM_SIZE : end])
                 favourite, record = link, link.record
+                view, fill = record.view, record.fill
             else:
-                ITEM.pack_into(view, fill, FRAME_WORD | end - fill - ITEM_SIZE)
-                record.fill = end
-                record.frames += 1
+                link.hold(bytes(view[fill + ITEM_SIZE : end]), now)
+                continue
             if link not in begun:
                 begun.append(link)
-            if record.fill >= RECORD_FULL:
+            if fill >= record.full:
                 link.flush(now)
+                fill = 0
         self._favourite = favourite
         for link in begun:
             if link.record.fill:
                 link.flush(now)
         return bool(begun)
 
+    def rehearse(self) -> None:
+        """Seal a record that nobody gets, and open it: see HotSelector."""
+        record, key = self._scratch, self._rehearsal
+        record.append(REHEARSAL)
+        record.seal(key, REHEARSAL_BODY, None)
+        header = bytes(record.slots.headers[:HEADER_SIZE])
+        sealed = record.view[: record.last]
+        key.aead.decrypt_into(ZERO_NONCE + header[8:], sealed, header, sealed[:-TAG_SIZE])
+        record.clear()
+
     def _decide(self, item: memoryview, begun: list[Link], now: float) -> None:
         """Ask the policy about a frame (virtio header first) and do as it says."""
-        frame = item[VNET_SIZE:]
-        decision = self._policy.route(frame, now)
-        if decision is None:
-            return
-        if isinstance(decision, Flood):
-            self._counters["frames_flooded"] += 1
-            links = decision.links
-        else:
-            links = [decision.link]
-            if decision.remember:
-                self._remember(frame, decision)
+        links = self._policy.route(item[VNET_SIZE:], now)
         for link in links:
             if not link.up:
                 link.hold(bytes(item), now)
@@ -133,15 +129,8 @@ class Egress:
             if link not in begun:
                 begun.append(link)
         for link in links:  # only now: the item may lie in a buffer that sealing overwrites
-            if link.record.fill >= RECORD_FULL:
+            if link.record.fill >= link.record.full:
                 link.flush(now)
-
-    def _remember(self, frame: memoryview, decision: Unicast[Link]) -> None:
-        if len(self._flows) >= MAX_FLOWS:
-            self._flows.clear()
-        key = bytes(frame[:ETHERNET_SIZE])
-        protocol = REMEMBERED_TYPES[int.from_bytes(key[12:], "big")]
-        self._flows[key] = Flow(decision.link, decision.source, protocol)
 
 
 def _pack(link: Link, item: memoryview) -> None:

@@ -6,7 +6,7 @@ learned: a frame that contradicts one is not learned from, it is reported.
 """
 
 from collections import Counter
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final, Generic, TypeVar
@@ -51,10 +51,10 @@ class Learned(Enum):
 
 
 class Forwarding(Generic[PortT]):
-    """The table. ``generation`` changes whenever a decision taken from it may have changed."""
+    """The table. ``changed`` is called whenever a decision taken from it may no longer hold."""
 
-    def __init__(self) -> None:
-        self.generation = 0
+    def __init__(self, changed: Callable[[], None] = lambda: None) -> None:
+        self._changed = changed
         self._table: dict[Key, Entry[PortT]] = {}
         self._learned: Counter[PortT | Local] = Counter()
         self._pinned = 0
@@ -79,7 +79,7 @@ class Forwarding(Generic[PortT]):
                 return Learned.FULL
             self._table[mac, vlan] = Entry(mac, vlan, port, now, pinned=False)
             self._learned[port] += 1
-            self.generation += 1
+            self._changed()
             return Learned.NEW
         if entry.port == port:
             entry.seen = now
@@ -90,7 +90,7 @@ class Forwarding(Generic[PortT]):
         self._learned[port] += 1
         entry.port = port
         entry.seen = now
-        self.generation += 1
+        self._changed()
         return Learned.MOVED
 
     def pin(self, mac: bytes, vlan: int, port: PortT | Local, now: float) -> bool:
@@ -99,7 +99,7 @@ class Forwarding(Generic[PortT]):
         if entry is not None and entry.pinned:
             if entry.port != port:
                 entry.port = port
-                self.generation += 1
+                self._changed()
             return True
         if self._pinned >= MAX_PINNED:
             return False
@@ -107,7 +107,7 @@ class Forwarding(Generic[PortT]):
             self._learned[entry.port] -= 1
         self._table[mac, vlan] = Entry(mac, vlan, port, now, pinned=True)
         self._pinned += 1
-        self.generation += 1
+        self._changed()
         return True
 
     def unpin(self, mac: bytes, vlan: int) -> None:
@@ -146,4 +146,4 @@ class Forwarding(Generic[PortT]):
             self._pinned -= 1
         else:
             self._learned[entry.port] -= 1
-        self.generation += 1
+        self._changed()

@@ -39,6 +39,7 @@ MAX_EXTENSIONS: Final = 8  # IPv6 headers before the payload; a stack has no bou
 _EXTENSIONS: Final = frozenset({0, 43, 60})  # of known length: hop-by-hop, routing, destination
 _FRAGMENT: Final = 44
 
+ETHERNET = struct.Struct(f"{ETHERNET_SIZE}s")  # the header: destination, source, type or tag
 _U16 = struct.Struct(">H")
 _PORTS = struct.Struct(">HH")
 

@@ -1,31 +1,33 @@
-"""From the sockets to the TAP: batches land in a scatter list, records are opened in place.
+"""From the sockets to the TAP: batches land in slots, records are opened in place.
 
 A *source* is one of our sockets and what it takes to read it well: the slot size seen last, and
-the batch that a record's next batch must continue. On the common path a record's datagrams come
-in order, in one batch or two, all of one size: nothing is copied. Everything else (other sizes,
-gaps, mixtures with STUN, relays that interleave) is flattened and taken apart datagram by
-datagram: correct, slower, bounded.
+the landing in which a record waits for its rest. On the common path datagrams come in order and
+have one size; where batches end, and where records do, does not matter: nothing is copied.
+Everything else (other sizes, gaps, mixtures with STUN, relays that interleave) is taken apart
+datagram by datagram: correct, slower, bounded.
 """
 
+import errno
+import struct
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, NamedTuple
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
 
 from tincan.crypto import AuthenticationFailed
 from tincan.errors import MalformedDatagram
-from tincan.forwarding import Entry
-from tincan.frame import ETHERNET_SIZE
-from tincan.landing import FIRST_SLOT, MIN_SLOT, Landing, Scatter, flatten
-from tincan.packing import CHANNEL_SIZE
-from tincan.policy import REMEMBERED_TYPES, SUSPECTS, Policy, looks_suspect
+from tincan.frame import ETHERNET, ETHERNET_SIZE
+from tincan.landing import FIRST_SLOT, MIN_SLOT, Landing, flatten
+from tincan.policy import SUSPECTS, Policy, looks_suspect
 from tincan.reassembly import Reassembly
 from tincan.segment import segment
 from tincan.session import OpeningKey
 from tincan.stun import is_stun
 from tincan.tap import Tap
 from tincan.udp import Address, UdpSocket
+from tincan.vector import Slots
 from tincan.wire import (
+    CHANNEL_SIZE,
     HANDSHAKE_INIT,
     HANDSHAKE_RESPONSE,
     HEADER,
@@ -47,18 +49,18 @@ if TYPE_CHECKING:
     from tincan.negotiation import Negotiation
 
 RECEIVE_BUDGET: Final = 32  # batches per wake-up of one socket
-MAX_FLOWS: Final = 8192
 MAX_CONTROL: Final = 16  # items of a record that are no frames; our own records have one
-SHORTEST: Final = {23: 38, 20: 58}  # bytes of a frame that looks_suspect may read
 
+RECEIVER_COUNTER = struct.Struct(">IQ")  # of a header, from byte 4 on
 _FRAME: Final = int(Item.FRAME)  # comparing with the enum itself costs three times as much
 _INDICES: Final = bytes(range(256))
-_ZEROS: Final = bytes(256)
+_BUDGET: Final = range(RECEIVE_BUDGET)
 
 
 @dataclass(slots=True, eq=False)
 class Source:
-    """A socket that is read. ``have`` fragments of a record wait in ``held`` for their rest."""
+    """A socket that is read. In slots ``first`` up to ``have`` of its landing a record waits for
+    its rest; between two wake-ups that landing is ``held``. The next batch goes behind."""
 
     sock: UdpSocket
     link: "Link"
@@ -66,16 +68,9 @@ class Source:
     lead: int = 0  # or CHANNEL_SIZE when a TURN server speaks here
     slot: int = FIRST_SLOT
     held: Landing | None = None
-    have: int = 0
-    header: bytes = b""  # of the record in ``held``, index 0
-
-
-class Flow(NamedTuple):
-    """A remembered admission."""
-
-    source: Entry["Link"] | None
-    protocol: int  # where the frame tells its L4 protocol
-    shortest: int  # bytes of an item that can be judged without the policy
+    first: int = 0
+    have: int = 0  # 0: nothing waits
+    header: bytearray = field(default_factory=bytearray)  # of the record that waits, index 0
 
 
 class Ingress:
@@ -89,135 +84,178 @@ class Ingress:
         self._counters = counters
         self._reassembly = Reassembly(counters)
         self._spare = [Landing()]
-        self._flows: dict[Link, dict[bytes, Flow]] = {}
-        self._generation = -1
+        self._delivered = 0  # frames
 
-    def wake(self, source: Source, now: float) -> None:
-        """Take what waits at a socket, at most RECEIVE_BUDGET batches."""
+    def wake(self, source: Source, now: float) -> bool:
+        """Take what waits at a socket, at most RECEIVE_BUDGET batches; return whether frames came
+        out of it."""
         sock = source.sock
-        if sock.closed:  # and its number reused, all in one round of the selector
-            return
+        delivered = self._delivered
+        landing = source.held or self._spare[-1]
         if sock.on_channel is not None:
             source.lead = CHANNEL_SIZE
-        for turn in range(RECEIVE_BUDGET):
-            expected = sock.waiting()
-            if not expected and turn:
-                return
-            landing = source.held or self._spare[-1]
+        slots = landing.slots(source.slot, source.lead)
+        for turn in _BUDGET:
             have = source.have
-            scatter = landing.scatter(source.slot, source.lead)
+            if have > slots.last_start:
+                have = self._make_room(source, landing, slots)
             try:
-                count = scatter.needed(expected, have)
-                received = sock.receive(scatter.vector, count, 2 * have)
+                received = sock.receive(slots, have)
             except OSError:
                 # Pending errors of earlier sends (ICMP) surface here; the socket goes on.
                 self._counters["socket_errors"] += 1
-                return
+                break
             if received is None:
-                return
+                break
             size, segment, address = received
-            if segment:
-                self._batch(source, landing, scatter, size, segment, address, now)
+            if segment == slots.full:
+                self._batch(source, slots, size, address, now)
+            elif size == segment < slots.full:
+                self._batch(source, slots, size, address, now)
+                if not turn:
+                    break  # rarely more waits, and if so, epoll says so for less than a call
+            elif segment:
+                self._misfit(source, slots, size, segment, address, now)
+                slots = landing.slots(source.slot, source.lead)
             elif size:
                 self._counters["datagrams_dropped.oversized"] += 1
-            if sock.closed:
-                return  # the negotiation that owned it ended meanwhile
+            if sock.closed:  # what came has ended its negotiation
+                break
+        if source.have:
+            self._hold(source, landing)
+        elif source.held is not None:
+            self._spare.append(source.held)
+            source.held = None
+        return self._delivered != delivered
 
     # -- batches
 
-    def _batch(
-        self,
-        source: Source,
-        landing: Landing,
-        scatter: Scatter,
-        size: int,
-        segment: int,
-        address: Address,
-        now: float,
-    ) -> None:
-        lead, slot, first = source.lead, source.slot, source.have
-        stride = lead + HEADER_SIZE
-        full = slot + stride
-        if size > stride and (segment == full or segment == size <= full):
-            here = -(-size // full)
+    def _batch(self, source: Source, slots: Slots, size: int, address: Address, now: float) -> None:
+        """Take a batch whose datagrams lie in a slot each."""
+        lead, slot, stride, headers = source.lead, slots.size, slots.stride, slots.headers
+        have = source.have
+        here = -(-size // slots.full)
+        end = have + here
+        last = size - (here - 1) * slots.full - stride  # bytes of body in the last slot
+        at = have * stride + lead
+        if headers[at] != RECORD or last <= 0:  # not ours to land; what waits goes on waiting
+            self._take_apart(source, slots, have, end, last, address, now)
+            return
+        first = have
+        header = headers[at : at + HEADER_SIZE]
+        if have:
+            waiting = source.header
+            if header[1] == have - source.first and header[2:] == waiting[2:]:
+                first, header = source.first, waiting
+            else:
+                self._release(source, slots, now)
+        while True:
+            kind, index, count, version, receiver, counter = HEADER.unpack(header)
+            after = first + count
+            if kind != RECORD or version != VERSION or index or not count:
+                break
+            if after > end:
+                if last != slot or not self._may_wait(receiver, counter, count, slots):
+                    break
+                source.first, source.have, source.header = first, end, header
+                return
             at = first * stride
-            head = bytes(landing.headers[at + lead : at + stride])
-            kind, index, count, version, receiver, counter = HEADER.unpack(head)
-            if (
-                kind == RECORD
-                and version == VERSION
-                and index == first
-                and first + here <= count
-                and (here == 1 or _uniform(landing.headers, at, here, lead, first))
-                and (first == 0 or head[2:] == source.header[2:])
-                and (not lead or landing.headers[at] & 0xC0 == 0x40)
+            if count > 1 and (
+                headers.count(header[2:], at, after * stride) != count
+                or headers[at + lead + 1 : after * stride : stride] != _INDICES[:count]
             ):
-                length = size - here * stride
-                if first + here == count:
-                    source.held, source.have = None, 0
-                    header = head if first == 0 else source.header
-                    length += first * slot
-                    self._open(
-                        source, landing.body, length, header, receiver, counter, address, now
-                    )
-                    if first:
-                        self._spare.append(landing)
-                    return
-                if (
-                    length == here * slot
-                    and (first or self._may_hold(receiver, counter))
-                    and (count - 1) * slot < MAX_RECORD  # or a stranger could fill the landing
-                ):
-                    if first == 0:
-                        source.held, source.header = landing, head
-                        self._take(landing)
-                    source.have = first + here
-                    return
-        self._scattered(source, landing, scatter, size, segment, address, now)
+                break
+            if lead and headers[at] & 0xC0 != 0x40:
+                break
+            begin = first * slot
+            if after == end:
+                source.have = 0
+                stop = begin + (count - 1) * slot + last
+                self._open(source, slots.bodies, begin, stop, header, address, now)
+                return
+            self._open(source, slots.bodies, begin, after * slot, header, address, now)
+            first = after
+            at = first * stride + lead
+            header = headers[at : at + HEADER_SIZE]
+        source.have = 0
+        self._take_apart(source, slots, first, end, last, address, now)
 
-    def _may_hold(self, receiver: int, counter: int) -> bool:
-        """Whether a record's first batch may wait here for the rest: it is for one of our keys,
-        and nothing of the rest has overtaken it."""
-        return receiver in self.keys and (receiver, counter) not in self._reassembly
+    def _may_wait(self, receiver: int, counter: int, count: int, slots: Slots) -> bool:
+        """Whether a record of ``count`` datagrams may wait in a landing for its rest: it is for one
+        of our keys, no longer than a record can be, and nothing of the rest has overtaken it."""
+        return (
+            receiver in self.keys
+            and (count - 1) * slots.size < MAX_RECORD
+            and count <= slots.last_start + 1
+            and (receiver, counter) not in self._reassembly
+        )
 
-    def _take(self, landing: Landing) -> None:
-        """Keep ``landing`` for a source; have another one ready."""
-        self._spare.remove(landing)
-        if not self._spare:
-            self._spare.append(Landing())
+    def _make_room(self, source: Source, landing: Landing, slots: Slots) -> int:
+        """Begin at the front of the landing again, with what waits for its rest; return the slot
+        behind that."""
+        first, have, stride, size = source.first, source.have, slots.stride, slots.size
+        count = have - first
+        slots.headers[: count * stride] = slots.headers[first * stride : have * stride]
+        landing.body[: count * size] = landing.body[first * size : have * size]
+        source.first, source.have = 0, count
+        return count
 
-    def _scattered(
+    def _hold(self, source: Source, landing: Landing) -> None:
+        """Keep the landing for the rest of a record, which comes with another wake-up."""
+        if source.held is None:
+            source.held = landing
+            self._spare.remove(landing)
+            if not self._spare:
+                self._spare.append(Landing())
+
+    def _release(self, source: Source, slots: Slots, now: float) -> None:
+        """Hand the fragments that wait to reassembly: their rest did not come next."""
+        first, have = source.first, source.have
+        source.have = 0
+        self._take_apart(source, slots, first, have, slots.size, None, now)
+
+    def _take_apart(
         self,
         source: Source,
-        landing: Landing,
-        scatter: Scatter,
+        slots: Slots,
+        first: int,
+        end: int,
+        last: int,
+        address: Address | None,
+        now: float,
+    ) -> None:
+        """Take the datagrams in slots ``first`` up to ``end`` one by one. ``last``: bytes of body
+        in the last one, below 0 if its header is not whole."""
+        self._counters["batches_flattened"] += 1
+        size = (end - first - 1) * slots.full + slots.stride + last
+        flat = flatten(slots, first, size)
+        for start in range(0, size, slots.full):
+            self._datagram(source, flat[start : start + slots.full], address, now)
+
+    def _misfit(
+        self,
+        source: Source,
+        slots: Slots,
         size: int,
         segment: int,
         address: Address,
         now: float,
     ) -> None:
-        """Take a batch apart that is not the next part of one record."""
+        """Take a batch apart whose datagrams have another size than the slots."""
         self._counters["batches_flattened"] += 1
-        flat = flatten(scatter.parts[2 * source.have :], size)
-        if source.held is not None:
-            self._release(source, landing, now)
+        flat = flatten(slots, source.have, size)
+        if source.have:
+            self._release(source, slots, now)
         for start in range(0, size, segment):
             self._datagram(source, flat[start : start + segment], address, now)
 
-    def _release(self, source: Source, landing: Landing, now: float) -> None:
-        """Hand the fragments that a source holds to reassembly: their rest did not come next."""
-        _, _, count, _, receiver, counter = HEADER.unpack(source.header)
-        for i in range(source.have):
-            body = bytes(landing.body[i * source.slot : (i + 1) * source.slot])
-            self._fragment(source, source.header, (receiver, counter), i, count, body, None, now)
-        source.held, source.have = None, 0
-        self._spare.append(landing)
-
-    def _datagram(self, source: Source, datagram: bytes, address: Address, now: float) -> None:
-        """Demultiplex one datagram by its first byte (RFC 7983)."""
+    def _datagram(
+        self, source: Source, datagram: bytes, address: Address | None, now: float
+    ) -> None:
+        """Demultiplex one datagram by its first byte (RFC 7983). ``address``: None if unknown."""
         first = datagram[0] if datagram else 0
         if first < 4:
-            if is_stun(datagram) and source.sock.on_stun is not None:
+            if address and is_stun(datagram) and source.sock.on_stun is not None:
                 source.sock.on_stun(datagram, (address[0], address[1]))
             else:
                 self._counters["datagrams_dropped.not_stun"] += 1
@@ -227,12 +265,14 @@ class Ingress:
             self._counters["datagrams_dropped.truncated"] += 1
         elif first == RECORD:
             self._record_fragment(source, datagram, address, now)
-        elif first in (HANDSHAKE_INIT, HANDSHAKE_RESPONSE):
+        elif first in (HANDSHAKE_INIT, HANDSHAKE_RESPONSE) and address:
             source.link.handshake(datagram, source, address, now)
         else:
             self._counters["datagrams_dropped.unknown_type"] += 1
 
-    def _channel_data(self, source: Source, datagram: bytes, address: Address, now: float) -> None:
+    def _channel_data(
+        self, source: Source, datagram: bytes, address: Address | None, now: float
+    ) -> None:
         """Unwrap TURN ChannelData: what is inside may be STUN or ours."""
         if len(datagram) < CHANNEL_SIZE:
             self._counters["datagrams_dropped.truncated"] += 1
@@ -256,7 +296,7 @@ class Ingress:
         self._datagram(source, datagram, source.sock.address, now)
 
     def _record_fragment(
-        self, source: Source, datagram: bytes, address: Address, now: float
+        self, source: Source, datagram: bytes, address: Address | None, now: float
     ) -> None:
         _, index, count, version, receiver, counter = HEADER.unpack_from(datagram)
         if version != VERSION or not count:
@@ -264,7 +304,7 @@ class Ingress:
             return
         body = datagram[HEADER_SIZE:]
         header = datagram[:1] + b"\0" + datagram[2:HEADER_SIZE]
-        if count > 1 and index < count - 1:
+        if count > 1 and index < count - 1 and not source.have:
             source.slot = max(len(body), MIN_SLOT)  # the next batch should fit
         self._fragment(source, header, (receiver, counter), index, count, body, address, now)
 
@@ -291,7 +331,7 @@ class Ingress:
             if count > 1:
                 self._counters["records_reassembled"] += 1
             buffer = memoryview(bytearray(whole))
-            self._open(source, buffer, len(whole), header, *key, address, now)
+            self._open(source, buffer, 0, len(whole), header, address, now)
 
     # -- records
 
@@ -299,134 +339,124 @@ class Ingress:
         self,
         source: Source,
         body: memoryview,
-        length: int,
-        header: bytes,
-        receiver: int,
-        counter: int,
+        begin: int,
+        stop: int,
+        header: bytes | bytearray,
         address: Address | None,
         now: float,
     ) -> None:
-        """Decrypt the record in ``body[:length]`` where it is and act on its items."""
+        """Decrypt the record in ``body[begin:stop]`` where it is; act on its items."""
+        receiver, counter = RECEIVER_COUNTER.unpack_from(header, 4)
         key = self.keys.get(receiver)
         if key is None:
             self._counters["datagrams_dropped.unknown_receiver"] += 1
             return
-        if length <= TAG_SIZE:
+        end = stop - TAG_SIZE
+        if end <= begin:
             self._counters["datagrams_dropped.truncated"] += 1
             return
-        if not key.window.check(counter):
+        window = key.window
+        if counter <= window.top and not window.check(counter):
             self._counters["records_dropped.replayed"] += 1
             return
-        end = length - TAG_SIZE
         try:
-            key.aead.decrypt_into(ZERO_NONCE + header[8:], body[:length], header, body[:end])
+            key.aead.decrypt_into(
+                ZERO_NONCE + header[8:], body[begin:stop], header, body[begin:end]
+            )
         except AuthenticationFailed:
             self._counters["records_dropped.forged"] += 1
             return
-        if not key.window.commit(counter):
+        if not window.commit(counter):
             self._counters["records_dropped.replayed"] += 1
             return
         link: Link = key.owner  # type: ignore[assignment]
-        link.authenticated(key, source, address, length, now)
-        self._items(link, source, body, end, now)
+        link.rx_bytes += stop - begin
+        if address is key.usual and address is not None:
+            link.liveness.heard = now
+        else:
+            link.authenticated(key, source, address, now)
+        self._items(link, source, body, begin, end, now)
 
-    def _items(self, link: "Link", source: Source, body: memoryview, end: int, now: float) -> None:
-        generation = self._policy.generation
-        if self._generation != generation:
-            self._flows.clear()
-            self._generation = generation
-        flows = self._flows.get(link)
-        if flows is None:
-            flows = self._flows[link] = {}
-        at = controls = 0
-        while at + ITEM_SIZE <= end:
-            word = ITEM.unpack_from(body, at)[0]
+    def _items(
+        self, link: "Link", source: Source, body: memoryview, at: int, end: int, now: float
+    ) -> None:
+        """Act on the items in ``body[at:end]``."""
+        admissions, admit = self._policy.admissions, self._policy.admit
+        item, ethernet = ITEM.unpack_from, ETHERNET.unpack_from
+        write = self._write if self._vnet_hdr else self._segment_and_write
+        controls = frames = 0
+        last = end - ITEM_SIZE
+        while at <= last:
+            word = item(body, at)[0]
             at += ITEM_SIZE
-            kind, size = word >> 28, word & LENGTH_MASK
-            after = at + size
+            after = at + (word & LENGTH_MASK)
             if after > end:
                 self._counters["records_dropped.malformed"] += 1
-                return
-            if kind == _FRAME:
+                break
+            if word >> 28 == _FRAME:
                 start = at + VNET_SIZE
-                flow = flows.get(bytes(body[start : start + ETHERNET_SIZE]))
-                if (
-                    flow is None
-                    or size < flow.shortest
-                    or (
-                        body[start + flow.protocol] in SUSPECTS
-                        and looks_suspect(body, start, flow.protocol)
-                    )
-                ):
-                    if not self._admit(link, body[start:after], flows, now):
-                        at = after
-                        continue
-                elif flow.source is not None:
-                    flow.source.seen = now
-                link.rx_frames += 1
-                self.deliver(body[at:after])
-            elif kind == Item.PADDING:
-                return
+                known = None
+                if start + ETHERNET_SIZE <= after:
+                    known = admissions.get(ethernet(body, start)[0])
+                if known is not None:
+                    owner, entry, protocol, shortest = known
+                    if (
+                        owner is not link
+                        or after - start < shortest
+                        or (
+                            body[start + protocol] in SUSPECTS
+                            and looks_suspect(body, start, protocol)
+                        )
+                    ):
+                        known = None
+                    elif entry is not None:
+                        entry.seen = now
+                if known is None and not admit(link, body[start:after], now):
+                    at = after
+                    continue
+                frames += 1
+                try:
+                    if write(body[at:after]) is None:
+                        self._counters["frames_dropped.tap_full"] += 1
+                except OSError as error:
+                    self._refused(error)
+            elif word >> 28 == Item.PADDING:
+                break
             elif controls < MAX_CONTROL:  # each may cost an answer: 16,000 fit in a record
                 controls += 1
-                link.control(kind, bytes(body[at:after]), source, now)
+                link.control(word >> 28, bytes(body[at:after]), source, now)
             else:
                 self._counters["items_dropped.too_many"] += 1
             at = after
+        if frames:
+            link.rx_frames += frames
+            self._delivered += frames
 
-    def _admit(self, link: "Link", frame: memoryview, flows: dict[bytes, Flow], now: float) -> bool:
-        """Ask the policy about a frame; remember the answer if that is safe."""
-        if len(frame) < ETHERNET_SIZE:
-            self._counters["frames_dropped.malformed_frame_from_peer"] += 1
-            return False
-        admitted = self._policy.admit(link, frame, now)
-        if admitted is None:
-            return False
-        if admitted.remember:
-            if len(flows) >= MAX_FLOWS:
-                flows.clear()
-            key = bytes(frame[:ETHERNET_SIZE])
-            protocol = REMEMBERED_TYPES[int.from_bytes(key[12:], "big")]
-            flows[key] = Flow(admitted.source, protocol, VNET_SIZE + SHORTEST[protocol])
-        return True
+    # -- the TAP
 
     def deliver(self, item: memoryview) -> None:
         """Write a frame (virtio header first) to the TAP."""
-        if self._vnet_hdr:
-            self._put(item)
-        else:
-            self._deliver_plain(item)
-
-    def _put(self, item: memoryview) -> None:
         try:
-            written = self._write(item)
+            write = self._write if self._vnet_hdr else self._segment_and_write
+            if write(item) is None:
+                self._counters["frames_dropped.tap_full"] += 1
         except OSError as error:
-            # EIO: the TAP is down. EINVAL: the kernel refused the virtio header.
-            reason = "tap_down" if error.errno == 5 else "tap_refused"
-            self._counters[f"frames_dropped.{reason}"] += 1
-            return
-        if written is None:
-            self._counters["frames_dropped.tap_full"] += 1
+            self._refused(error)
 
-    def _deliver_plain(self, item: memoryview) -> None:
+    def _refused(self, error: OSError) -> None:
+        """Count a frame that the TAP did not take."""
+        # EIO: the TAP is down. EINVAL: the kernel refused the virtio header.
+        reason = "tap_down" if error.errno == errno.EIO else "tap_refused"
+        self._counters[f"frames_dropped.{reason}"] += 1
+
+    def _segment_and_write(self, item: memoryview) -> int | None:
         """Segment and complete checksums ourselves, for a TAP that has no virtio header."""
         try:
             frames = segment(item)
         except MalformedDatagram as error:
             self._counters[f"frames_dropped.{error.reason}"] += 1
-            return
+            return 0
+        written: int | None = 0
         for frame in frames:
-            self._put(memoryview(frame))
-
-
-def _uniform(headers: bytearray, at: int, here: int, lead: int, first: int) -> bool:
-    """Whether ``here`` headers from byte ``at`` on are one record's, in order from ``first``."""
-    stride = lead + HEADER_SIZE
-    run = headers[at : at + here * stride]
-    if run[lead + 1 :: stride] != _INDICES[first : first + here]:
-        return False
-    run[lead + 1 :: stride] = _ZEROS[:here]
-    if lead:
-        run[2::stride] = _ZEROS[:here]  # ChannelData lengths: the last datagram may be shorter
-        run[3::stride] = _ZEROS[:here]
-    return run == run[:stride] * here
+            written = self._write(memoryview(frame))
+        return written

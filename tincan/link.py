@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
-from tincan.backlog import Backlog
+from tincan.backlog import FLOOR, Backlog
 from tincan.errors import HandshakeFailed, LinkError
 from tincan.events import Events, LinkState
 from tincan.holding import NEVER, Holding
@@ -26,12 +26,14 @@ from tincan.path import Description, Path
 from tincan.pmtu import BASE, PathMtu
 from tincan.policer import TokenBucket
 from tincan.session import OpeningKey, Session
-from tincan.transmit import PathTooSmall, transmit
+from tincan.transmit import PathTooSmall, send_plain, transmit
 from tincan.udp import Address
-from tincan.wire import ECHO, SIZE, TAG_SIZE, Item, datagram_body, item
+from tincan.wire import ECHO, SIZE, TAG_SIZE, Item, item
 
 LINGER: Final = 3.0  # s an old path stays open after the move to a new one
 MAX_NEGOTIATIONS: Final = 3  # the running one and two attempts
+SMALL: Final = BASE - 200  # bytes of a record whose only datagram is below BASE for certain
+TRAFFIC_INTERVAL: Final = 0.05  # s between two words to path MTU discovery: it asks every 0.5 s
 MAX_ICC: Final = 32768  # bytes of one controller message
 # What a peer may have our controller hear; if too much waited there, it would lose its socket.
 ICC_RATE: Final = 1000.0  # messages/s
@@ -78,8 +80,9 @@ class Link:
         self._refuse = refuse
         self._clock = clock
         self._mtu_probing = mtu_probing
-        self._liveness = Liveness(elected, clock())
+        self.liveness = Liveness(elected, clock())
         self._backlog = Backlog(clock())
+        self._traffic_due = 0.0
         self._pmtu: PathMtu | None = None
         self._told_rtt: float | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -106,7 +109,7 @@ class Link:
     @property
     def rtt(self) -> float | None:
         """Smoothed round trip, seconds: measured here, or told by the side that probes."""
-        own = self._liveness.rtt
+        own = self.liveness.rtt
         return self._told_rtt if own is None else own
 
     def news_of_drops(self) -> int:
@@ -117,53 +120,69 @@ class Link:
     # -- frames out
 
     def flush(self, now: float) -> None:
-        """Seal and send what was packed."""
+        """Seal and send what was packed, or drop it: too much waits before the device."""
         record = self.record
-        frames = record.frames
         path = self.path
-        if (
-            record.fill > self.body
-            and path is not None
-            and path.socket is not None
-            and not self._backlog.has_room(path.socket.unsent(), now)
-        ):
-            record.clear()
-            self._counters["frames_dropped.device_backlog"] += frames
-        elif self._send(path, now):
-            self.tx_frames += frames
-        elif frames:
-            self._counters["frames_dropped.not_sent"] += frames
+        if record.fill > self.body and path is not None and path.socket is not None:
+            queued = path.socket.unsent()
+            record.keep_short(queued > FLOOR)
+            if not self._backlog.has_room(queued, now):
+                self._counters["frames_dropped.device_backlog"] += record.clear()
+                return
+        self._send(path, now)
 
     def _send(self, path: Path | None, now: float, body: int = 0) -> bool:
-        """Seal the open record and send it by ``path``."""
+        """Seal the record and send it by ``path``; return whether all of it left."""
         record = self.record
         key = self.session.sealing
         if key is None or path is None:
-            record.clear()
+            self._counters["frames_dropped.not_sent"] += record.clear()
             return False
-        size = record.fill + TAG_SIZE
-        datagrams = record.seal(key, body or self.body, path.channel)
+        size = record.seal(key, body or self.body, path.channel)
+        frames = record.clear()
         try:
-            sent = transmit(path, datagrams, self._counters)
+            sent = transmit(path, record, self._counters)
         except PathTooSmall:
-            if not body:
-                self._counters["records_dropped.too_big"] += 1
-            if self._pmtu is not None:
-                self._pmtu.too_big(self._mtu_of(body or self.body, path), now)
-                self._resize()
+            self._too_small(path, now, body)
+            sent = False
+        if not sent:
+            self._counters["frames_dropped.not_sent"] += frames
             return False
-        if sent:
-            self._backlog.sent(size)
-            self.tx_bytes += size
-            self.tx_records += 1
-            self.tx_datagrams += datagrams.number
-            pmtu = self._pmtu
-            if pmtu is not None and not body:
-                largest = pmtu.mtu if datagrams.number > 1 else pmtu.mtu - self.body + size
-                pmtu.sent(largest, now)
-                if pmtu.deadline < self._armed:
-                    self._arm(pmtu.deadline)
-        return sent
+        datagrams = record.count
+        self._backlog.sent(size)
+        self.tx_bytes += size
+        self.tx_records += 1
+        self.tx_datagrams += datagrams
+        self.tx_frames += frames
+        if now >= self._traffic_due and (datagrams > 1 or size > SMALL) and not body:
+            self._note_traffic(datagrams, size, now)
+        return True
+
+    def _too_small(self, path: Path, now: float, body: int) -> None:
+        """The kernel says that the path takes less than we sent."""
+        if not body:
+            self._counters["records_dropped.too_big"] += 1
+        if self._pmtu is not None:
+            overhead = BASE - path.body(BASE)
+            self._pmtu.too_big((body or self.body) + overhead, now)
+            self._resize()
+
+    def _note_traffic(self, datagrams: int, size: int, now: float) -> None:
+        """Tell path MTU discovery that its size is in use; not at every record."""
+        self._traffic_due = now + TRAFFIC_INTERVAL
+        pmtu = self._pmtu
+        if pmtu is not None:
+            pmtu.sent(pmtu.mtu if datagrams > 1 else pmtu.mtu - self.body + size, now)
+            if pmtu.deadline < self._armed:
+                self._arm(pmtu.deadline)
+
+    def _say(self, items: bytes, path: Path | None, now: float, body: int = 0) -> bool:
+        """Send items that are no frames, at once; return whether they left.
+
+        ``body``: another datagram size than the link's, as for a path that is being tried.
+        """
+        self.record.append(items)
+        return self._send(path, now, body)
 
     def hold(self, item_: bytes, now: float) -> None:
         """Keep a frame (virtio header first) until the link is up again, within bounds."""
@@ -183,21 +202,23 @@ class Link:
         """Send a controller's message; return whether it left."""
         if not self.up or len(payload) > MAX_ICC:
             return False
-        self.record.append(item(Item.ICC, SIZE.pack(channel) + payload))
-        return self._send(self.path, now)
+        return self._say(item(Item.ICC, SIZE.pack(channel) + payload), self.path, now)
 
     # -- records in
 
     def authenticated(
-        self, key: OpeningKey, source: Source, address: Address | None, size: int, now: float
+        self, key: OpeningKey, source: Source, address: Address | None, now: float
     ) -> None:
-        """Note that a record opened under one of our keys."""
-        self.rx_bytes += size
+        """Note that a record opened under one of our keys, unless it was as the last one.
+
+        That is: under a key whose ``usual`` is the very ``address`` (set here; forgotten when the
+        path or the state changes).
+        """
         if not key.confirmed:
             self.session.opened(key, now)
         if source.negotiation is not self.active:
             return
-        self._liveness.received(now)
+        self.liveness.received(now)
         if self.state is LinkState.LOST:
             self._connected(now)
         path = self.path
@@ -215,6 +236,12 @@ class Link:
             roamed = (address[0], address[1])
             source.negotiation.path = replace(path, address=roamed, peer_address=roamed)
             self._counters["paths_roamed"] += 1
+        if key.confirmed and address is not None:
+            key.usual = address
+
+    def _forget_usual(self) -> None:
+        for key in self.session.opening.values():
+            key.usual = None
 
     def control(self, kind: int, payload: bytes, source: Source, now: float) -> None:
         """Act on an item that is not a frame."""
@@ -259,8 +286,7 @@ class Link:
         path = source.negotiation.path
         if path is None:
             return
-        self.record.append(items)
-        self._send(path, now, body=self.body or self._base_body(path))
+        self._say(items, path, now, body=self.body or path.body(BASE))
 
     def _probed(self, payload: bytes, source: Source, now: float) -> None:
         number, flags, rtt = ECHO.unpack(payload)
@@ -276,12 +302,12 @@ class Link:
         self._peer_flags(flags)
         if source.negotiation is not self.active and self.elected:
             self._move(source.negotiation, now)
-        self._liveness.probe_answered(number, now)
+        self.liveness.probe_answered(number, now)
         self._arm(self._deadline())
 
     def _echo(self, kind: Item, number: int) -> bytes:
         flags = (1 if self._attached() else 0) | (2 if self._blocked() else 0)
-        measured = min(int((self._liveness.rtt or 0.0) * 1e6), 0xFFFFFFFF)
+        measured = min(int((self.liveness.rtt or 0.0) * 1e6), 0xFFFFFFFF)
         return item(kind, ECHO.pack(number, flags, measured))
 
     def _peer_flags(self, flags: int) -> None:
@@ -308,7 +334,7 @@ class Link:
         except HandshakeFailed as error:
             self._counters[f"handshakes_dropped.{error.reason}"] += 1
             return
-        self._send_raw(negotiation.path, replies)
+        send_plain(negotiation.path, replies, self._counters)
         if self.elected:
             self._validate(negotiation, negotiation.path, now)
         self._arm(self._deadline())
@@ -321,32 +347,7 @@ class Link:
         """
         negotiation.probe_at = now + VALIDATE_AGAIN
         if self.session.sealing is not None:
-            self.record.append(self._echo(Item.PROBE, 0))
-            self._send(path, now, body=self._base_body(path))
-
-    def _send_raw(self, path: Path | None, datagrams: list[bytes]) -> None:
-        """Send handshake datagrams, which are no records."""
-        if path is None:
-            return
-        for datagram in datagrams:
-            if path.socket is None:
-                if path.relay_send is not None:
-                    path.relay_send(datagram)
-                continue
-            if path.channel is not None:
-                head = path.channel.to_bytes(2, "big") + len(datagram).to_bytes(2, "big")
-                datagram = head + datagram
-            try:
-                path.socket.sendto(datagram, path.address)
-            except OSError:
-                self._counters["handshakes_dropped.send_error"] += 1
-
-    def _base_body(self, path: Path) -> int:
-        return datagram_body(BASE, ipv6=":" in path.address[0], channel=path.channel is not None)
-
-    def _mtu_of(self, body: int, path: Path) -> int:
-        """The size of the IP packet that carries a datagram with ``body`` bytes of record."""
-        return body + BASE - self._base_body(path)
+            self._say(self._echo(Item.PROBE, 0), path, now, body=path.body(BASE))
 
     # -- negotiations
 
@@ -375,7 +376,7 @@ class Link:
         negotiation.path = path
         negotiation.deadline = now + VALIDATE
         if self.elected:
-            self._send_raw(path, self.session.start(now))
+            send_plain(path, self.session.start(now), self._counters)
             self._validate(negotiation, path, now)
         elif negotiation.early is not None:
             datagram, source = negotiation.early
@@ -407,10 +408,11 @@ class Link:
     def _new_path(self, now: float) -> None:
         path = self.path
         assert path is not None
-        overhead = 48 if ":" in path.address[0] else 28
-        self._pmtu = PathMtu(overhead, now) if self._mtu_probing else None
+        self._forget_usual()
+        self._pmtu = PathMtu(path.overhead, now) if self._mtu_probing else None
+        self._traffic_due = 0.0
         self._backlog = Backlog(now)
-        self._liveness = Liveness(self.elected, now)
+        self.liveness = Liveness(self.elected, now)
         self._resize()
         self._arm(self._deadline())
 
@@ -425,15 +427,13 @@ class Link:
         """Take over what path MTU discovery found."""
         path, mtu = self.path, self.mtu
         if mtu is not None and path is not None:
-            self.body = datagram_body(
-                mtu, ipv6=":" in path.address[0], channel=path.channel is not None
-            )
+            self.body = path.body(mtu)
 
     def _connected(self, now: float) -> None:
         self.state = LinkState.CONNECTED
         self.up = True
-        if self._liveness.dead:
-            self._liveness = Liveness(self.elected, now)
+        if self.liveness.dead:
+            self.liveness = Liveness(self.elected, now)
         self._events.link_changed(self)
         self._events.link_connected(self)
         self._release_held(now)
@@ -443,6 +443,7 @@ class Link:
         if self.state is LinkState.CONNECTED:
             self.state = LinkState.LOST
             self.up = False
+            self._forget_usual()
             self._events.link_changed(self)
             self._events.link_disconnected(self, reason)
         self._events.link_wanted(self, reason)
@@ -459,10 +460,12 @@ class Link:
         self._timer, self._armed = None, NEVER
         handshakes = self.session.tick(now)
         if handshakes:
-            self._send_raw(self._handshake_path(), handshakes)
+            path = self._handshake_path()
+            if path is not None:
+                send_plain(path, handshakes, self._counters)
         if self.active is not None:
-            self._send_probes([probe.id for probe in self._liveness.tick(now)], now)
-            if self._liveness.dead and self.state is LinkState.CONNECTED:
+            self._send_probes([probe.id for probe in self.liveness.tick(now)], now)
+            if self.liveness.dead and self.state is LinkState.CONNECTED:
                 self._lost("silent", now)
             self._probe_mtu(now)
         for number, negotiation in list(self.pending.items()):
@@ -484,19 +487,16 @@ class Link:
 
     def _send_probes(self, numbers: list[int], now: float) -> None:
         for number in numbers:
-            self.record.append(self._echo(Item.PROBE, number))
-            self._send(self.path, now)
+            self._say(self._echo(Item.PROBE, number), self.path, now)
 
     def _probe_mtu(self, now: float) -> None:
         path = self.path
         if self._pmtu is None or path is None or self.session.sealing is None:
             return
-        ipv6 = ":" in path.address[0]
         for mtu in self._pmtu.tick(now):
-            body = datagram_body(mtu, ipv6=ipv6, channel=path.channel is not None)
+            body = path.body(mtu)
             probe = item(Item.MTU_PROBE, SIZE.pack(mtu))
-            self.record.append(probe.ljust(body - TAG_SIZE, b"\0"))
-            self._send(path, now, body=body)
+            self._say(probe.ljust(body - TAG_SIZE, b"\0"), path, now, body=body)
         self._resize()
 
     def _arm(self, at: float) -> None:
@@ -517,7 +517,7 @@ class Link:
         ]
         deadlines.append(self._lingering.deadline)
         if self.active is not None:
-            deadlines.append(self._liveness.deadline)
+            deadlines.append(self.liveness.deadline)
             if self._pmtu is not None:
                 deadlines.append(self._pmtu.deadline)
         return min(deadlines)
@@ -531,8 +531,7 @@ class Link:
     async def close(self) -> None:
         """Say goodbye and free everything."""
         if self.up:
-            self.record.append(item(Item.CLOSE, b""))
-            self._send(self.path, self._clock())
+            self._say(item(Item.CLOSE, b""), self.path, self._clock())
         self.up = False
         self._closed = True
         if self._timer is not None:

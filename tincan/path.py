@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Literal, Protocol, TypeAlias
 
 from tincan.codec import Meta, Struct
+from tincan.wire import CHANNEL_SIZE, HEADER_SIZE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -66,6 +67,15 @@ class Path:
     def relayed(self) -> bool:
         """Whether a TURN server, ours or the peer's, forwards what goes this way."""
         return self.local == "relay" or self.remote == "relay"
+
+    @property
+    def overhead(self) -> int:
+        """Bytes of IP and UDP header before what we send."""
+        return 48 if ":" in self.address[0] else 28
+
+    def body(self, mtu: int) -> int:
+        """How many bytes of a record fit a datagram, if the IP packet may have ``mtu`` bytes."""
+        return mtu - self.overhead - (0 if self.channel is None else CHANNEL_SIZE) - HEADER_SIZE
 
 
 class Sockets(Protocol):

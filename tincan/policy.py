@@ -1,6 +1,7 @@
 """What becomes of a frame: to which links it goes, or why it goes nowhere. Pure.
 
-Both directions ask here once per flow; the pump remembers the answers it is told it may keep.
+Both directions ask here once per flow and remember the answers that they may keep in ``routes`` and
+``admissions``, which are emptied when one of them may no longer hold.
 Every refusal raises ``frames_dropped.REASON``; what is left to the controller is not a drop and
 raises ``frames_left_to_controller``.
 
@@ -8,9 +9,9 @@ Split horizon: what came in by a link goes to the TAP and never to another link.
 """
 
 from collections import Counter
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
-from typing import Final, Generic, Protocol, TypeVar
+from typing import Final, Generic, NamedTuple, Protocol, TypeVar
 
 from tincan.forwarding import LOCAL, Entry, Forwarding, Learned, Local
 from tincan.frame import (
@@ -32,6 +33,8 @@ REMEMBERED_TYPES: Final = {0x0800: 23, 0x86DD: 20}  # EtherType -> offset of the
 # L4 protocols that a remembered flow must look at again: UDP (DHCP), ICMPv6 (ND), and the IPv6
 # headers that could hide them. Read as a set of byte values at the offset above.
 SUSPECTS: Final = frozenset({17, 58, 0, 43, 44, 60})
+SHORTEST: Final = {23: 38, 20: 58}  # bytes of a frame that looks_suspect may read
+MAX_REMEMBERED: Final = 8192  # answers for each direction; more are forgotten all at once
 
 
 class Peer(Hashable, Protocol):
@@ -53,28 +56,25 @@ class Peer(Hashable, Protocol):
 PeerT = TypeVar("PeerT", bound=Peer)
 
 
-@dataclass(frozen=True, slots=True)
-class Unicast(Generic[PeerT]):
-    """Send to one link. ``source`` and ``target`` are the table's entries, to keep fresh."""
+class Route(NamedTuple, Generic[PeerT]):
+    """Frames with this header go to one link.
+
+    ``source``: the table's entry, to keep fresh. ``protocol``: where a frame tells its L4 protocol.
+    """
 
     link: PeerT
     source: Entry[PeerT] | None
-    remember: bool
+    protocol: int
 
 
-@dataclass(frozen=True, slots=True)
-class Flood(Generic[PeerT]):
-    """Send to each of these links."""
+class Admission(NamedTuple, Generic[PeerT]):
+    """Frames with this header go to the TAP if ``link`` delivers them, with ``shortest`` bytes at
+    least."""
 
-    links: list[PeerT]
-
-
-@dataclass(frozen=True, slots=True)
-class Admitted(Generic[PeerT]):
-    """Write it to the TAP."""
-
+    link: PeerT
     source: Entry[PeerT] | None
-    remember: bool
+    protocol: int
+    shortest: int
 
 
 @dataclass(slots=True)
@@ -88,31 +88,29 @@ class Refused:
 class Policy(Generic[PeerT]):
     """The decisions of one overlay. ``claimed`` hears of frames that contradict a pin.
 
-    ``generation`` changes whenever an answer given earlier may no longer hold.
+    ``routes``, ``admissions``: what may be done with a frame without asking, by its first 14 bytes.
     """
 
     def __init__(
         self, counters: Counter[str], claimed: Callable[[bytes, int, PeerT | Local], None]
     ) -> None:
-        self.table: Forwarding[PeerT] = Forwarding()
+        self.table: Forwarding[PeerT] = Forwarding(self.changed)
+        self.routes: dict[bytes, Route[PeerT]] = {}
+        self.admissions: dict[bytes, Admission[PeerT]] = {}
         self.links: list[PeerT] = []  # all that exist, up or not
         self.never = NeverForward()
         self.attached = False  # a controller is attached here
         self.blocked = False  # our TAP is: another node serves the same segment
-        self._changes = 0
         self._counters = counters
         self._claimed = claimed
         self._out: dict[str, TokenBucket] = {}
         self._in: dict[tuple[PeerT, str], TokenBucket] = {}
         self._refused: dict[tuple[PeerT, Kind], Refused] = {}
 
-    @property
-    def generation(self) -> int:
-        return self.table.generation + self._changes
-
     def changed(self) -> None:
-        """Something other than the table changed: links, attachment, the never-forward set."""
-        self._changes += 1
+        """Something has changed that decides about frames: forget all answers."""
+        self.routes.clear()
+        self.admissions.clear()
 
     def set_never(self, never: NeverForward) -> None:
         """Replace the never-forward set; beacons, malformed and gateway frames stay in it."""
@@ -149,15 +147,15 @@ class Policy(Generic[PeerT]):
 
     # -- from the TAP to the links
 
-    def route(self, frame: Frame, now: float) -> Unicast[PeerT] | Flood[PeerT] | None:
-        """Decide about a frame from our TAP. None: it goes nowhere, and that was counted."""
+    def route(self, frame: Frame, now: float) -> Sequence[PeerT]:
+        """Return the links that a frame from our TAP goes to; if to none, that was counted."""
         if self.blocked:
             self._drop("loop_blocked")
-            return None
+            return ()
         kind = classify(frame, self.never)
         if kind in self.never.kinds:
             self._drop(kind.value)
-            return None
+            return ()
         destination, source = bytes(frame[:6]), bytes(frame[6:12])
         vlan, ethertype, payload = vlan_and_type(frame)
         learned = self.table.learn(source, vlan, LOCAL, now)
@@ -173,72 +171,77 @@ class Policy(Generic[PeerT]):
         port = entry.port
         if isinstance(port, Local):
             self._drop("local_destination")
-            return None
-        return Unicast(
-            port,
-            self.table.lookup(source, vlan),
-            remember=kind is Kind.PLAIN
+            return ()
+        if (
+            kind is Kind.PLAIN
             and payload == ETHERNET_SIZE  # not even a tag that says no more than a priority
             and ethertype in REMEMBERED_TYPES
-            and learned is not Learned.CLAIMED,
-        )
+            and learned is not Learned.CLAIMED
+        ):
+            if len(self.routes) >= MAX_REMEMBERED:
+                self.routes.clear()
+            protocol = REMEMBERED_TYPES[ethertype]
+            known = self.table.lookup(source, vlan)
+            self.routes[bytes(frame[:ETHERNET_SIZE])] = Route(port, known, protocol)
+        return (port,)
 
-    def _reply(self, entry: Entry[PeerT] | None) -> Unicast[PeerT] | None:
+    def _reply(self, entry: Entry[PeerT] | None) -> Sequence[PeerT]:
         """Decide about a unicast ARP reply or advertisement: the controllers' business, if any."""
         if entry is None:
             if self.attached:
                 self._left()
             else:
                 self._drop("reply_to_unknown")
-            return None
+            return ()
         port = entry.port
         if isinstance(port, Local):
             self._drop("local_destination")
-            return None
+            return ()
         if self.attached and port.attended:
             self._left()
-            return None
-        return Unicast(port, None, remember=False)
+            return ()
+        return (port,)
 
-    def _flood(self, kind: Kind, reason: str, now: float) -> Flood[PeerT] | None:
+    def _flood(self, kind: Kind, reason: str, now: float) -> Sequence[PeerT]:
         links = [link for link in self.links if link.up and not link.blocked]
         if kind is Kind.NEIGHBOUR and self.attached:
             links = [link for link in links if not link.attended]
             if not links:
                 self._left()
-                return None
+                return ()
         bucket = self._out.get(reason)
         if bucket is None:
             bucket = self._out[reason] = TokenBucket(FLOOD_RATE, FLOOD_BURST)
         if not bucket.allow(now):
             self._drop(f"{reason}_policed")
-            return None
-        return Flood(links)
+            return ()
+        self._counters["frames_flooded"] += 1
+        return links
 
     # -- from a link to the TAP
 
-    def admit(self, link: PeerT, frame: Frame, now: float) -> Admitted[PeerT] | None:
-        """Decide about a frame that ``link`` delivered. None: refused, and that was counted."""
+    def admit(self, link: PeerT, frame: Frame, now: float) -> bool:
+        """Whether a frame that ``link`` delivered goes to the TAP; if not, that was counted."""
         if self.blocked:
             self._drop("loop_blocked")
-            return None
+            return False
         kind = classify(frame, self.never)
         if kind in self.never.kinds:
             self._drop(f"{kind.value}_from_peer")
             refused = self._refused.setdefault((link, kind), Refused())
             refused.count += 1
             refused.last = now
-            return None
+            return False
         if kind is Kind.NEIGHBOUR and self.attached and link.attended:
             self._drop("neighbour_from_peer")  # two controllers speak for it: no frames
-            return None
+            return False
         destination, source = bytes(frame[:6]), bytes(frame[6:12])
         vlan, ethertype, payload = vlan_and_type(frame)
         learned = self.table.learn(source, vlan, link, now)
         if learned is Learned.CLAIMED:
             self._claimed(source, vlan, link)
             self._drop("source_claimed")
-            return None
+            return False
         if learned is Learned.FULL:
             self._counters["macs_not_learned"] += 1
         if destination[0] & 1:
@@ -248,18 +251,20 @@ class Policy(Generic[PeerT]):
                 bucket = self._in[link, reason] = TokenBucket(FLOOD_RATE, FLOOD_BURST)
             if not bucket.allow(now):
                 self._drop(f"{reason}_policed_from_peer")
-                return None
-            return Admitted(None, remember=False)
+                return False
+            return True
         entry = self.table.lookup(destination, vlan)
         if entry is not None and entry.port is not LOCAL:
             self._drop("not_ours")  # split horizon: we are not on its way
-            return None
-        return Admitted(
-            self.table.lookup(source, vlan),
-            remember=kind is Kind.PLAIN
-            and payload == ETHERNET_SIZE
-            and ethertype in REMEMBERED_TYPES,
-        )
+            return False
+        if kind is Kind.PLAIN and payload == ETHERNET_SIZE and ethertype in REMEMBERED_TYPES:
+            if len(self.admissions) >= MAX_REMEMBERED:
+                self.admissions.clear()
+            protocol = REMEMBERED_TYPES[ethertype]
+            self.admissions[bytes(frame[:ETHERNET_SIZE])] = Admission(
+                link, self.table.lookup(source, vlan), protocol, SHORTEST[protocol]
+            )
+        return True
 
     def _drop(self, reason: str) -> None:
         self._counters[f"frames_dropped.{reason}"] += 1

@@ -1,6 +1,5 @@
 """The loop's side of the hot path: which descriptors are read, what runs when they are ready."""
 
-import time
 from collections import Counter
 from functools import partial
 
@@ -21,11 +20,13 @@ class Pump:
         self.egress = Egress(tap, policy, counters)
         self.ingress = Ingress(tap, policy, counters)
         self._selector = selector
+        self._latest: Source | None = None  # that has delivered a frame
         self._tap = tap
 
     def start(self) -> None:
         """Begin to read the TAP."""
-        self._selector.watch(self._tap.fd, self._tap_ready)
+        self._selector.rehearse = self._rehearse
+        self._selector.watch(self._tap.fd, self.egress.wake)
 
     def stop(self) -> None:
         """Leave the TAP alone."""
@@ -38,12 +39,19 @@ class Pump:
     def unwatch(self, source: Source) -> None:
         """Read it no more."""
         self._selector.unwatch(source.sock.fileno())
+        if source is self._latest:
+            self._latest = None
 
-    def _tap_ready(self) -> None:
-        self.egress.wake(time.monotonic())
-
-    def _source_ready(self, source: Source) -> None:
+    def _source_ready(self, source: Source, now: float) -> bool:
         """Deliver, then look at the TAP at once: a container's stack answers within our write."""
-        now = time.monotonic()
-        self.ingress.wake(source, now)
+        delivered = self.ingress.wake(source, now)
+        if delivered:
+            self._latest = source
+        return self.egress.wake(now) or delivered
+
+    def _rehearse(self, now: float) -> None:
+        """Go the way of a small frame in both directions, as far as nobody sees it."""
         self.egress.wake(now)
+        self.egress.rehearse()
+        if self._latest is not None:
+            self.ingress.wake(self._latest, now)

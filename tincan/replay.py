@@ -37,15 +37,14 @@ class ReplayWindow:
     def commit(self, counter: int) -> bool:
         """Mark ``counter`` as seen; return whether it was new."""
         top = self.top
-        seen = self._seen
-        if counter <= top:
-            if counter <= top - WINDOW or seen[counter & _MASK]:
-                return False
-        else:
-            if counter != top + 1:
-                self._skip(top + 1, counter)
+        if counter == top + 1:
             self.top = counter
-        seen[counter & _MASK] = 1
+        elif counter > top:
+            self._skip(top + 1, counter)
+            self.top = counter
+        elif counter <= top - WINDOW or self._seen[counter & _MASK]:
+            return False
+        self._seen[counter & _MASK] = 1
         return True
 
     def _skip(self, first: int, end: int) -> None:

@@ -118,9 +118,10 @@ class OpeningKey:
     """What the receiver of records needs.
 
     ``confirmed``: a record has authenticated under it; until then Session.opened() must be told.
+    ``usual``: whatever its user likes to remember about the last record.
     """
 
-    __slots__ = ("aead", "born", "confirmed", "index", "owner", "window")
+    __slots__ = ("aead", "born", "confirmed", "index", "owner", "usual", "window")
 
     def __init__(self, aead: Aead, index: int, born: float, owner: object) -> None:
         self.aead = aead
@@ -129,6 +130,7 @@ class OpeningKey:
         self.born = born
         self.owner = owner
         self.confirmed = False
+        self.usual: object = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ write may carry any virtio header, whatever the flags are (tun_get_user).
 """
 
 import ctypes
+import errno
 import fcntl
 import io
 import os
@@ -41,6 +42,10 @@ _IFREQ_MAC = struct.Struct("16sH6s16x")
 
 DEVICE: Final = "/dev/net/tun"
 
+_read = ctypes.CDLL(None, use_errno=True).read
+_read.argtypes = [ctypes.c_int, ctypes.c_size_t, ctypes.c_size_t]
+_read.restype = ctypes.c_ssize_t
+
 
 @dataclass(frozen=True, slots=True)
 class Offloads:
@@ -65,6 +70,20 @@ class Tap:
         #: (buffer) -> bytes written or None when the device would block; raises OSError.
         self.write = file.write
         self._file = file
+
+    def look(self, address: int, size: int) -> int:
+        """Read a frame to a place in memory; -1 when there is nothing. Raises OSError.
+
+        ``readinto`` does the same in half the time when there is a frame, but makes an exception
+        of it inside when there is none: with its message, in the language of the user, which
+        reads more memory than all that a frame takes.
+        """
+        got = int(_read(self.fd, address, size))
+        if got < 0:
+            number = ctypes.get_errno()
+            if number != errno.EAGAIN:
+                raise OSError(number, os.strerror(number))
+        return got
 
     def set_filter(self, program: bytes | None) -> None:
         """Have the kernel run a classic BPF program on what it would queue for us, or none.

@@ -5,7 +5,8 @@ datagrams of one flow as one buffer; a control message tells their size).
 
 The system calls of the hot path go through ctypes with gather lists that are built once: the
 socket module builds an iovec from every buffer of the list at every call, which for the 90
-buffers of a full record costs more (8 us) than the call's own overhead.
+buffers of a full record costs more (8 us) than the call's own overhead. For the same reason the
+message headers stay, and a call writes only what has changed.
 """
 
 import contextlib
@@ -19,7 +20,7 @@ from collections.abc import Callable
 from typing import Final, TypeAlias
 
 from tincan.errors import SystemRefusal
-from tincan.vector import IOVEC_SIZE, Vector, address_of
+from tincan.vector import SLOT_SIZE, Slots, address_of
 
 UDP_SEGMENT: Final = 103
 UDP_GRO: Final = 104
@@ -30,11 +31,8 @@ SK_MEMINFO_DROPS: Final = 8  # linux/sock_diag.h; the last of nine u32
 IP_MTU_DISCOVER: Final = 10
 IPV6_MTU_DISCOVER: Final = 23
 PMTUDISC_PROBE: Final = 3  # set DF, ignore the kernel's path MTU: we probe ourselves (RFC 8899)
-FIONREAD: Final = 0x541B
 TIOCOUTQ: Final = 0x5411
 SOCKET_BUFFER: Final = 16 << 20  # bytes; a burst of records must survive one late wake-up of ours
-MAX_SEGMENTS: Final = 64  # UDP_MAX_SEGMENTS of kernels before 6.6
-MAX_BATCH: Final = 65507  # bytes of UDP payload in one call
 
 Address: TypeAlias = tuple[str, int]
 Buffer: TypeAlias = bytes | bytearray | memoryview
@@ -47,8 +45,21 @@ for _call in (_sendmsg, _recvmsg):
     _call.restype = ctypes.c_ssize_t
 
 _MSGHDR = struct.Struct("@PIPNPNi")  # name, namelen, iov, iovlen, control, controllen, flags
+_IOV = struct.Struct("@PN")  # of a msghdr: iov, iovlen
+_CONTROL_FLAGS = struct.Struct("@Ni")  # controllen, flags
+_IOV_AT: Final = 16
+_CONTROL_AT: Final = 32
+_CONTROLLEN_AT: Final = 40
+_FLAGS_AT: Final = 48
+_CONTROL = struct.Struct("@PN")  # control, controllen
+# As plain numbers: the enumeration of the socket module takes 2 us for an "and".
+_DONTWAIT: Final = int(socket.MSG_DONTWAIT)
+_TRUNC: Final = int(socket.MSG_TRUNC)
 _CMSG = struct.Struct("@Nii")  # len, level, type; the data follows
 _CONTROL_SIZE: Final = 24  # CMSG_SPACE(4), and of a u16 alike
+_ROOM_FOR_CONTROL: Final = struct.pack("@N", _CONTROL_SIZE)
+_SEGMENT = struct.Struct("@H")  # data of UDP_SEGMENT
+_GRO_SIZE = struct.Struct("@i")  # and of UDP_GRO
 _NAME_SIZE: Final = 28  # struct sockaddr_in6
 _IN4 = struct.Struct("=HH4s8x")
 _IN6 = struct.Struct("=HHI16sI")
@@ -89,16 +100,16 @@ class UdpSocket:
         self._target: Address | None = None
         self._target_name = bytearray(_NAME_SIZE)
         self._target_at = address_of(self._target_name)
-        self._target_size = 0
+        self._segment = 0  # what _out says of the datagrams' size; 0: a single one
         self._in = bytearray(_MSGHDR.size + 8)
         self._in_at = address_of(self._in)
         self._in_control = bytearray(_CONTROL_SIZE)
-        self._in_control_at = address_of(self._in_control)
         self._in_name = bytearray(_NAME_SIZE)
-        self._in_name_at = address_of(self._in_name)
+        control = address_of(self._in_control)
+        _MSGHDR.pack_into(self._in, 0, address_of(self._in_name), _NAME_SIZE, 0, 0, control, 0, 0)
         self._sender_name = b""
         self._sender: Address = ("", 0)
-        self._waiting = bytearray(4)
+        self._unsent = bytearray(4)
         self._drops = 0
 
     def _set_options(self, gro: bool) -> None:
@@ -141,8 +152,8 @@ class UdpSocket:
         """Send one datagram; raise OSError."""
         self.sock.sendto(data, address)
 
-    def send(self, vector: Vector, first: int, count: int, size: int, address: Address) -> None:
-        """Send ``count`` parts of ``vector`` from part ``first`` on; raise OSError.
+    def send(self, slots: Slots, first: int, count: int, size: int, address: Address) -> None:
+        """Send ``count`` slots from slot ``first`` on; raise OSError.
 
         ``size`` 0: as one datagram. Else as a run of datagrams of ``size`` bytes each (the last
         may be shorter), at most MAX_SEGMENTS and MAX_BATCH bytes in all. EIO means that the
@@ -150,41 +161,38 @@ class UdpSocket:
         """
         if address is not self._target:
             self._aim(address)
-        control, control_size = 0, 0
-        if size:
-            control, control_size = self._out_control_at, _CONTROL_SIZE
-            struct.pack_into("=H", self._out_control, _CMSG.size, size)
-        _MSGHDR.pack_into(
-            self._out,
-            0,
-            self._target_at,
-            self._target_size,
-            vector.address + first * IOVEC_SIZE,
-            count,
-            control,
-            control_size,
-            0,
-        )
+        if size != self._segment:
+            self._set_segment(size)
+        _IOV.pack_into(self._out, _IOV_AT, slots.address + first * SLOT_SIZE, 2 * count)
         if _sendmsg(self._fd, self._out_at, 0) < 0:
             number = ctypes.get_errno()
             raise OSError(number, os.strerror(number))
 
     def _aim(self, address: Address) -> None:
-        """Write the socket address that ``address`` means."""
+        """Write ``address`` into the message header."""
         host, port = address
         raw = socket.inet_pton(self.family, host)
         if self.family == socket.AF_INET:
-            _IN4.pack_into(self._target_name, 0, self.family, socket.htons(port), raw)
-            self._target_size = _IN4.size
+            name = _IN4.pack(self.family, socket.htons(port), raw)
         else:
-            _IN6.pack_into(self._target_name, 0, self.family, socket.htons(port), 0, raw, 0)
-            self._target_size = _IN6.size
-        self._target = address
+            name = _IN6.pack(self.family, socket.htons(port), 0, raw, 0)
+        self._target_name[: len(name)] = name
+        _MSGHDR.pack_into(self._out, 0, self._target_at, len(name), 0, 0, 0, 0, 0)
+        self._target, self._segment = address, 0
+
+    def _set_segment(self, size: int) -> None:
+        """Have the message header say that datagrams of ``size`` bytes follow; 0: a single one."""
+        if size:
+            _SEGMENT.pack_into(self._out_control, _CMSG.size, size)
+            _CONTROL.pack_into(self._out, _CONTROL_AT, self._out_control_at, _CONTROL_SIZE)
+        else:
+            _CONTROL.pack_into(self._out, _CONTROL_AT, 0, 0)
+        self._segment = size
 
     def unsent(self) -> int:
         """Bytes (with the kernel's overhead) that the device has not yet sent."""
-        fcntl.ioctl(self._fd, TIOCOUTQ, self._waiting)
-        return int.from_bytes(self._waiting, "little")
+        fcntl.ioctl(self._fd, TIOCOUTQ, self._unsent)
+        return int.from_bytes(self._unsent, "little")
 
     # -- receiving
 
@@ -195,32 +203,19 @@ class UdpSocket:
         news, self._drops = (total - self._drops) & 0xFFFFFFFF, total
         return news
 
-    def waiting(self) -> int:
-        """Bytes of the batch that comes next; 0 when there is none, or an empty datagram."""
-        fcntl.ioctl(self._fd, FIONREAD, self._waiting)
-        return int.from_bytes(self._waiting, "little")
+    def receive(self, slots: Slots, first: int = 0) -> tuple[int, int, Address] | None:
+        """Receive one batch into the slots from slot ``first`` on; None: nothing waits.
 
-    def receive(
-        self, vector: Vector, count: int, first: int = 0
-    ) -> tuple[int, int, Address] | None:
-        """Receive one batch into ``count`` parts from part ``first`` on; None: nothing waits.
-
+        ``first`` is below ``slots.last_start``.
         Return its bytes, the size of each datagram in it but the last (0 when the batch did not
-        fit and was cut off), and where it came from. Raise OSError for errors of earlier sends
-        that surface here.
+        fit and was cut off), and where it came from: the same object as the last time, if it is
+        the same address. Raise OSError for errors of earlier sends that surface here.
         """
-        _MSGHDR.pack_into(
-            self._in,
-            0,
-            self._in_name_at,
-            _NAME_SIZE,
-            vector.address + first * IOVEC_SIZE,
-            count,
-            self._in_control_at,
-            _CONTROL_SIZE,
-            0,
-        )
-        received = _recvmsg(self._fd, self._in_at, socket.MSG_DONTWAIT)
+        message = self._in
+        # The name's length stays as the kernel left it: all names of a family have one length.
+        message[_IOV_AT:_CONTROL_AT] = slots.places[first]
+        message[_CONTROLLEN_AT:_FLAGS_AT] = _ROOM_FOR_CONTROL
+        received = _recvmsg(self._fd, self._in_at, _DONTWAIT)
         if received < 0:
             number = ctypes.get_errno()
             if number in (errno.EAGAIN, errno.EWOULDBLOCK):
@@ -229,13 +224,12 @@ class UdpSocket:
         if self._in_name != self._sender_name:
             self._sender_name = bytes(self._in_name)
             self._sender = self._address(self._in_name)
-        _, _, _, _, _, control_size, flags = _MSGHDR.unpack_from(self._in)
-        segment = received
-        if flags & socket.MSG_TRUNC:
-            segment = 0
-        elif control_size >= _CMSG.size + 4:  # UDP_GRO: the only one there is
-            segment = int.from_bytes(self._in_control[_CMSG.size : _CMSG.size + 4], "little")
-        return received, segment, self._sender
+        control_size, flags = _CONTROL_FLAGS.unpack_from(message, _CONTROLLEN_AT)
+        if flags & _TRUNC:
+            return received, 0, self._sender
+        if control_size:  # UDP_GRO: the only one there is
+            return received, _GRO_SIZE.unpack_from(self._in_control, _CMSG.size)[0], self._sender
+        return received, received, self._sender
 
     def _address(self, name: bytearray) -> Address:
         if self.family == socket.AF_INET:

@@ -1,35 +1,82 @@
-"""Gather and scatter lists for the kernel, built once: arrays of struct iovec over our buffers."""
+"""Gather and scatter lists for the kernel, built once: arrays of struct iovec over our buffers.
+
+All our lists have one shape, for what is sent as for what is received::
+
+    list     [header 0][body 0][header 1][body 1] ...     a slot holds one datagram
+    headers  [header 0][header 1] ...                     one small buffer
+    bodies   [body 0][body 1] ...                         one large buffer: a record in one piece
+"""
 
 import ctypes
 import struct
-from collections.abc import Sequence
 from typing import Final
 
-IOVEC = struct.Struct("@PN")  # base, length
-IOVEC_SIZE: Final = IOVEC.size
+_IOV = struct.Struct("@PN")  # of a struct msghdr: iov, iovlen
+_SLOT = struct.Struct("@PNPN")  # two struct iovec: base and length of the header, of the body
+MAX_SEGMENTS: Final = 64  # UDP_MAX_SEGMENTS of kernels before 6.6
+MAX_BATCH: Final = 65507  # bytes of UDP payload in one call
+_LENGTH = struct.Struct("@N")
+_BODY_LENGTH: Final = _SLOT.size - _LENGTH.size
+SLOT_SIZE: Final = _SLOT.size
 
 
 def address_of(buffer: bytearray | memoryview) -> int:
     return ctypes.addressof(ctypes.c_char.from_buffer(buffer))
 
 
-class Vector:
-    """An iovec array over ``parts``, which stay where they are as long as it lives."""
+class Slots:
+    """A list over ``headers`` of ``stride`` bytes and ``bodies`` of ``size`` bytes.
 
-    __slots__ = ("_array", "_parts", "address")
+    As many as there are bodies, of which the last may be shorter. The buffers stay where they are
+    as long as it lives. ``full``: bytes of a slot; ``address``: of the list; ``batch``: how many
+    slots the kernel takes as datagrams in one call. ``places[slot]``: what a message header says
+    (iov, iovlen) for all that the kernel may deliver in one call, from that slot on, at most from
+    ``last_start`` on.
+    """
 
-    def __init__(self, parts: Sequence[memoryview]) -> None:
-        self._parts = parts
-        self._array = bytearray(IOVEC.size * len(parts))
-        for i, part in enumerate(parts):
-            IOVEC.pack_into(self._array, i * IOVEC.size, address_of(part), len(part))
+    __slots__ = (
+        "_array",
+        "address",
+        "batch",
+        "bodies",
+        "count",
+        "full",
+        "headers",
+        "last_start",
+        "places",
+        "size",
+        "stride",
+    )
+
+    def __init__(self, headers: bytearray, stride: int, bodies: memoryview, size: int) -> None:
+        self.headers = headers
+        self.stride = stride
+        self.bodies = bodies
+        self.size = size
+        self.full = stride + size
+        self.count = -(-len(bodies) // size)
+        room = min(self.count, MAX_BATCH // self.full + 1)
+        self.last_start = self.count - room
+        self.batch = max(1, min(MAX_SEGMENTS, MAX_BATCH // self.full))
+        self._array = bytearray(SLOT_SIZE * self.count)
         self.address = address_of(self._array)
+        head, body = address_of(headers), address_of(bodies)
+        for i in range(self.count):
+            _SLOT.pack_into(
+                self._array, i * SLOT_SIZE, head + i * stride, stride, body + i * size, size
+            )
+        self.shorten(self.count - 1, len(bodies) - (self.count - 1) * size)
+        self.places = [
+            _IOV.pack(self.address + first * SLOT_SIZE, 2 * room)
+            for first in range(self.last_start + 1)
+        ]
 
-    def __len__(self) -> int:
-        return len(self._parts)
+    def shorten(self, slot: int, size: int) -> None:
+        """Let the body of ``slot`` count with its first ``size`` bytes."""
+        _LENGTH.pack_into(self._array, slot * SLOT_SIZE + _BODY_LENGTH, size)
 
-    def resize(self, index: int, size: int) -> None:
-        """Let part ``index`` count with its first ``size`` bytes."""
-        at = index * IOVEC.size
-        start = IOVEC.unpack_from(self._array, at)[0]
-        IOVEC.pack_into(self._array, at, start, size)
+    def datagram(self, slot: int, size: int) -> bytes:
+        """Return what lies in ``slot``, ``size`` bytes of body with its header, as one piece."""
+        at = slot * self.stride
+        start = slot * self.size
+        return b"".join((self.headers[at : at + self.stride], self.bodies[start : start + size]))

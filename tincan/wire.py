@@ -34,6 +34,7 @@ HANDSHAKE_RESPONSE: Final = 0x82
 HEADER = struct.Struct(">BBBBIQ")
 HEADER_SIZE: Final = HEADER.size
 TAG_SIZE: Final = 16
+CHANNEL_SIZE: Final = 4  # TURN ChannelData: u16 channel, u16 length (RFC 8656 section 12.4)
 MAX_FRAGMENTS: Final = 255
 
 ITEM = struct.Struct(">I")
@@ -42,7 +43,11 @@ LENGTH_MASK: Final = 0xFFFFFF
 
 VNET_SIZE: Final = 10  # struct virtio_net_hdr without num_buffers
 MAX_FRAME: Final = VNET_SIZE + 18 + 65535  # what one TAP read can return: header, Ethernet+VLAN, IP
-RECORD_FULL: Final = 49152  # bytes; a record this long is sent without asking the TAP for more
+# A record this long is sent without asking the TAP for more: three super-frames, in 255 datagrams
+# of the least size. While a queue stands before the device, less: what waits behind a record, a
+# ping or another flow, waits for all of it.
+RECORD_FULL: Final = 192 << 10  # bytes
+RECORD_FULL_IN_QUEUE: Final = 48 << 10
 MAX_PLAIN: Final = RECORD_FULL + ITEM_SIZE + MAX_FRAME
 MAX_RECORD: Final = MAX_PLAIN + TAG_SIZE
 
@@ -73,8 +78,3 @@ FRAME_WORD: Final = Item.FRAME << 28
 def item(kind: Item, payload: bytes) -> bytes:
     """Return ``payload`` as one item."""
     return ITEM.pack(kind << 28 | len(payload)) + payload
-
-
-def datagram_body(mtu: int, *, ipv6: bool, channel: bool) -> int:
-    """Return how many bytes of a record fit a datagram on a path of ``mtu`` bytes (IP packet)."""
-    return mtu - (40 if ipv6 else 20) - 8 - (4 if channel else 0) - HEADER_SIZE

@@ -10,6 +10,7 @@ Run it before and after a change, several times in turn: the machine drifts.
 import argparse
 import asyncio
 import cProfile
+import ctypes
 import pstats
 import time
 from collections import Counter
@@ -32,6 +33,7 @@ from tincan.wire import VNET_SIZE
 MAC_A, MAC_B = bytes.fromhex("020000000001"), bytes.fromhex("020000000002")
 WORKS = {  # name -> (frame sizes of one wake-up, path MTU)
     "super 64 KiB": ([65226], 1500),
+    "super 64 KiB, 3 at a time": ([65226] * 3, 1500),
     "super 64 KiB, MTU 9000": ([65226], 9000),
     "acks, 8 at a time": ([66] * 8, 1500),
     "64-byte UDP, one at a time": ([106], 1500),
@@ -48,6 +50,11 @@ class StandIn:
         self.offloads = Offloads()
         self.waiting: list[bytes] = []
         self.frames = self.bytes = 0
+
+    def look(self, address: int, size: int) -> int:
+        return (
+            self.readinto(memoryview((ctypes.c_char * size).from_address(address)).cast("B")) or -1
+        )
 
     def readinto(self, buffer: memoryview) -> int | None:
         if not self.waiting:
@@ -127,7 +134,6 @@ def pair(mtu: int) -> tuple[End, End]:
     one.join(two)
     two.join(one)
     one.policy.table.pin(MAC_B, 0, one.link, now)
-    two.policy.table.learn(MAC_B, 0, "local", now)  # type: ignore[arg-type]
     return one, two
 
 
@@ -142,7 +148,6 @@ def frame(size: int) -> bytes:
 def run(name: str, seconds: float) -> None:
     sizes, mtu = WORKS[name]
     one, two = pair(mtu)
-    two.policy.table = type(two.policy.table)()  # learns by itself
     frames = [frame(size) for size in sizes]
     wakes = 0
     sending = receiving = 0.0

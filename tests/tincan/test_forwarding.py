@@ -13,13 +13,15 @@ def mac(number: int) -> bytes:
 
 
 def test_learns_moves_and_tells_what_happened() -> None:
-    table: Forwarding[str] = Forwarding()
+    changes: list[None] = []
+    table: Forwarding[str] = Forwarding(lambda: changes.append(None))
     assert table.lookup(X, 0) is None
     assert table.learn(X, 0, "a", 0.0) is Learned.NEW
+    assert len(changes) == 1
     assert table.learn(X, 0, "a", 1.0) is Learned.KNOWN
-    before = table.generation
+    assert len(changes) == 1
     assert table.learn(X, 0, "b", 2.0) is Learned.MOVED
-    assert table.generation > before
+    assert len(changes) == 2
     entry = table.lookup(X, 0)
     assert entry is not None
     assert (entry.port, entry.seen) == ("b", 2.0)

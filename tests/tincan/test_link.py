@@ -10,7 +10,7 @@ from tincan.link import CLOSE_BURST, ICC_BURST, MAX_ICC, Link
 from tincan.negotiation import Negotiation
 from tincan.path import Path
 from tincan.policy import Policy
-from tincan.session import SealingKey
+from tincan.session import OpeningKey, SealingKey
 from tincan.tap import Offloads
 from tincan.wire import (
     ECHO,
@@ -33,6 +33,7 @@ class FakeSession:
 
     def __init__(self) -> None:
         self.sealing: SealingKey | None = SealingKey(Aead(KEY), 7, 0.0)
+        self.opening: dict[int, OpeningKey] = {}
 
     def tick(self, now: float) -> list[bytes]:
         return []
@@ -116,9 +117,9 @@ async def test_a_peers_controller_cannot_flood_ours() -> None:
 
 async def test_a_peer_that_keeps_saying_goodbye_is_left_to_liveness() -> None:
     setting = Setting()
-    key = cast(Any, type("Key", (), {"confirmed": True}))
+    key = cast(Any, type("Key", (), {"confirmed": True, "usual": None}))
     for _ in range(50):
-        setting.link.authenticated(key, setting.source, None, 10, setting.now)
+        setting.link.authenticated(key, setting.source, None, setting.now)
         setting.control(Item.CLOSE, b"")
     assert setting.heard.events.count("link_disconnected") == CLOSE_BURST
     assert setting.link.state is LinkState.CONNECTED
@@ -132,7 +133,7 @@ async def test_one_record_costs_few_answers() -> None:
     ingress = Ingress(tap, policy, setting.counters)
     setting.sent.clear()
     body = item(Item.MTU_PROBE, SIZE.pack(1300)) * 1000
-    ingress._items(setting.link, setting.source, memoryview(body), len(body), setting.now)
+    ingress._items(setting.link, setting.source, memoryview(body), 0, len(body), setting.now)
     assert len(setting.sent) == MAX_CONTROL
     assert setting.counters["items_dropped.too_many"] == 1000 - MAX_CONTROL
     await setting.link.close()
@@ -168,8 +169,8 @@ async def test_a_link_revived_by_a_frame_probes_again() -> None:
         setting.now += 0.5
         setting.link.tick()
     assert not setting.link.up
-    key = cast(Any, type("Key", (), {"confirmed": True}))
-    setting.link.authenticated(key, setting.source, None, 10, setting.now)
+    key = cast(Any, type("Key", (), {"confirmed": True, "usual": None}))
+    setting.link.authenticated(key, setting.source, None, setting.now)
     assert setting.link.state is LinkState.CONNECTED
     assert setting.link._armed <= setting.now  # else only the next rekey would wake it
     await setting.link.close()
@@ -180,9 +181,9 @@ async def test_a_path_does_not_roam_into_the_overlay() -> None:
     sock = cast(Any, object())
     setting.negotiation.path = Path(sock, THERE, None, "host", "host", THERE)
     cast(Any, setting.source).sock = sock
-    key = cast(Any, type("Key", (), {"confirmed": True}))
+    key = cast(Any, type("Key", (), {"confirmed": True, "usual": None}))
     for host, port in (("192.0.2.9", 5000), ("10.0.3.7", 5000)):
-        setting.link.authenticated(key, setting.source, (host, port), 10, setting.now)
+        setting.link.authenticated(key, setting.source, (host, port), setting.now)
         assert setting.link.path is not None
         assert setting.link.path.address == ("192.0.2.9", 5000)
     assert setting.counters["paths_roamed.refused"] == 1

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from tincan import loop
-from tincan.loop import HotSelector
+from tincan.loop import REHEARSAL, WARM, HotSelector
 
 
 def run(main: Callable[[HotSelector], Awaitable[None]]) -> None:
@@ -27,7 +27,12 @@ def test_a_hot_descriptor_is_served_and_may_use_the_loop() -> None:
     async def main(selector: HotSelector) -> None:
         running = asyncio.get_running_loop()
         told = running.create_future()
-        selector.watch(one.fileno(), lambda: told.set_result(one.recv(10)))
+
+        def serve(_: float) -> bool:
+            told.set_result(one.recv(10))
+            return False
+
+        selector.watch(one.fileno(), serve)
         running.call_later(0.01, two.send, b"hello")
         assert await told == b"hello"
         selector.unwatch(one.fileno())
@@ -48,9 +53,10 @@ def test_timers_and_readers_have_their_turn_beside_a_busy_descriptor() -> None:
         running = asyncio.get_running_loop()
         count = 0
 
-        def busy() -> None:  # never reads: ready for ever
+        def busy(_: float) -> bool:  # never reads: ready for ever
             nonlocal count
             count += 1
+            return True
 
         two.send(b"x")
         selector.watch(one.fileno(), busy)
@@ -80,10 +86,11 @@ def test_a_callback_may_unwatch_its_neighbour_of_the_same_round() -> None:
         for number, (here, there) in enumerate(pairs):
             there.send(b"x")
 
-            def serve(number: int = number) -> None:
+            def serve(_: float, number: int = number) -> bool:
                 served.append(number)
-                for each, _ in pairs:
+                for each, _there in pairs:
                     selector.unwatch(each.fileno())
+                return True
 
             selector.watch(here.fileno(), serve)
         await asyncio.sleep(0.02)
@@ -99,7 +106,7 @@ def test_a_fault_in_a_callback_is_logged_and_ends_nothing(caplog: pytest.LogCapt
     reading, writing = os.pipe()
 
     async def main(selector: HotSelector) -> None:
-        def fail() -> None:
+        def fail(_: float) -> bool:
             os.read(reading, 1)
             raise ZeroDivisionError
 
@@ -113,3 +120,58 @@ def test_a_fault_in_a_callback_is_logged_and_ends_nothing(caplog: pytest.LogCapt
     assert "the pump failed" in caplog.text
     os.close(reading)
     os.close(writing)
+
+
+def test_traffic_in_quick_succession_keeps_warm_for_a_while() -> None:
+    one, two = socket.socketpair()
+
+    async def main(selector: HotSelector) -> None:
+        rehearsals: list[float] = []
+        selector.rehearse = rehearsals.append
+        moved = True
+
+        def serve(_: float) -> bool:
+            one.recv(1)
+            return moved
+
+        selector.watch(one.fileno(), serve)
+        two.send(b"x")
+        await asyncio.sleep(2 * WARM)
+        assert not rehearsals, "one event alone is no traffic"
+        for _ in range(3):
+            two.send(b"x")
+            await asyncio.sleep(WARM / 5)
+        await asyncio.sleep(2 * WARM)
+        assert 0 < len(rehearsals) <= 2 * WARM / REHEARSAL
+        count = len(rehearsals)
+        moved = False
+        for _ in range(3):
+            two.send(b"x")
+            await asyncio.sleep(WARM / 5)
+        assert len(rehearsals) == count, "what moves no frame keeps nothing warm"
+        selector.unwatch(one.fileno())
+
+    with one, two:
+        run(main)
+
+
+def test_a_timer_is_not_late_for_a_rehearsal(caplog: pytest.LogCaptureFixture) -> None:
+    one, two = socket.socketpair()
+
+    async def main(selector: HotSelector) -> None:
+        def fail(_: float) -> None:
+            raise ZeroDivisionError
+
+        selector.rehearse = fail
+        selector.watch(one.fileno(), lambda _: bool(one.recv(1)))
+        for _ in range(5):
+            two.send(b"x")
+            await asyncio.sleep(0.003)
+        begun = time.monotonic()
+        await asyncio.sleep(WARM / 2)
+        assert WARM / 2 <= time.monotonic() - begun < 2.0
+        selector.unwatch(one.fileno())
+
+    with caplog.at_level(logging.ERROR), one, two:
+        run(main)
+    assert "the pump failed" in caplog.text

@@ -7,19 +7,32 @@ from hypothesis import strategies as st
 
 from tincan.crypto import Aead
 from tincan.landing import FIRST_SLOT, MIN_SLOT, Landing, flatten
-from tincan.packing import CHANNEL_SIZE, Datagrams, OpenRecord
+from tincan.packing import OpenRecord
+from tincan.path import Path
 from tincan.reassembly import MAX_AGE, MAX_PARTIAL, Reassembly
 from tincan.session import SealingKey
-from tincan.udp import MAX_BATCH
-from tincan.wire import HEADER, HEADER_SIZE, MAX_PLAIN, RECORD, TAG_SIZE, Item, item
+from tincan.vector import MAX_BATCH
+from tincan.wire import (
+    CHANNEL_SIZE,
+    HEADER,
+    HEADER_SIZE,
+    MAX_FRAGMENTS,
+    MAX_PLAIN,
+    MAX_RECORD,
+    RECORD,
+    TAG_SIZE,
+    Item,
+    item,
+)
 
 KEY = bytes(range(32))
 
 
-def seal(payload: bytes, body: int, channel: int | None = None) -> tuple[Datagrams, OpenRecord]:
+def seal(payload: bytes, body: int, channel: int | None = None) -> OpenRecord:
     record = OpenRecord()
     record.append(payload)
-    return record.seal(SealingKey(Aead(KEY), 7, 0.0), body, channel), record
+    assert record.seal(SealingKey(Aead(KEY), 7, 0.0), body, channel) == len(payload) + TAG_SIZE
+    return record
 
 
 def opened(ciphertext: bytes, header: bytes) -> bytes:
@@ -30,11 +43,10 @@ def opened(ciphertext: bytes, header: bytes) -> bytes:
 @settings(max_examples=40)
 def test_a_record_is_its_datagrams(size: int, body: int) -> None:
     payload = item(Item.FRAME, bytes(i & 255 for i in range(size)))
-    sealed, record = seal(payload, body)
-    pieces = list(sealed.joined())
-    assert record.fill == 0
-    assert all(len(piece) == sealed.size for piece in pieces[:-1])
-    assert len(pieces[-1]) <= sealed.size
+    sealed = seal(payload, body)
+    pieces = list(sealed.datagrams())
+    assert all(len(piece) == HEADER_SIZE + body for piece in pieces[:-1])
+    assert HEADER_SIZE < len(pieces[-1]) <= HEADER_SIZE + body
     headers = [HEADER.unpack(piece[:HEADER_SIZE]) for piece in pieces]
     assert [h[1] for h in headers] == list(range(len(pieces)))
     assert {(h[0], h[2], h[4], h[5]) for h in headers} == {(RECORD, len(pieces), 7, 0)}
@@ -44,8 +56,7 @@ def test_a_record_is_its_datagrams(size: int, body: int) -> None:
 @given(st.integers(1, 70_000))
 @settings(max_examples=20)
 def test_channel_data_frames_every_datagram(size: int) -> None:
-    sealed, _ = seal(bytes(size), 1452, channel=0x4001)
-    for piece in list(sealed.joined()):
+    for piece in seal(bytes(size), 1452, channel=0x4001).datagrams():
         assert piece[:2] == b"\x40\x01"
         assert int.from_bytes(piece[2:4], "big") == len(piece) - CHANNEL_SIZE
         assert piece[CHANNEL_SIZE] == RECORD
@@ -56,8 +67,9 @@ def test_counters_never_repeat_and_nonces_follow_them() -> None:
     seen = set()
     for _ in range(5):
         record.append(b"same")
-        sealed = record.seal(key, 1456, None)
-        seen.add(b"".join(sealed.joined()))
+        record.seal(key, 1456, None)
+        seen.add(b"".join(record.datagrams()))
+        record.clear()
     assert len(seen) == 5
     assert key.counter == 5
 
@@ -66,28 +78,39 @@ def test_counters_never_repeat_and_nonces_follow_them() -> None:
 @settings(max_examples=50)
 def test_a_batch_lands_contiguous_in_its_slots(slot: int, lead: int, size: int) -> None:
     landing = Landing()
-    parts = landing.scatter(slot, lead).parts
-    assert sum(map(len, parts)) >= MAX_BATCH
-    data = bytes((i * 7) & 255 for i in range(size))
-    at = 0
-    for part in parts:  # as recvmsg fills them
-        chunk = data[at : at + len(part)]
-        part[: len(chunk)] = chunk
-        at += len(part)
-    assert flatten(parts, size) == data
+    slots = landing.slots(slot, lead)
     stride = lead + HEADER_SIZE
+    assert slots.full == slot + stride
+    data = bytes((i * 7) & 255 for i in range(size))
+    for number, at in enumerate(range(0, size, slots.full)):  # as recvmsg fills them
+        header, body = data[at : at + stride], data[at + stride : at + slots.full]
+        landing.headers[number * stride : number * stride + len(header)] = header
+        landing.body[number * slot : number * slot + len(body)] = body
+    assert flatten(slots, 0, size) == data
     bodies = b"".join(data[i + stride : i + stride + slot] for i in range(0, size, slot + stride))
     assert bytes(landing.body[: len(bodies)]) == bodies
 
 
-def test_a_second_batch_continues_where_the_first_ended() -> None:
+@given(st.integers(MIN_SLOT, 65491), st.sampled_from([0, CHANNEL_SIZE]))
+@settings(max_examples=50)
+def test_whatever_waits_a_batch_finds_room_behind_it(slot: int, lead: int) -> None:
     landing = Landing()
-    scatter = landing.scatter(FIRST_SLOT, 0)
-    assert landing.scatter(FIRST_SLOT, 0) is scatter  # whatever slot is next: built once
-    assert scatter.needed(MAX_BATCH, 22) >= 2 * 44
-    scatter.parts[2 * 22 + 1][:4] = b"body"
-    assert bytes(landing.body[22 * FIRST_SLOT : 22 * FIRST_SLOT + 4]) == b"body"
-    assert len(scatter.parts[1]) == FIRST_SLOT
+    slots = landing.slots(slot, lead)
+    assert landing.slots(slot, lead) is slots  # built once
+    assert (slots.count - slots.last_start) * slots.full >= MAX_BATCH
+    longest = -(-MAX_RECORD // slot)
+    assert longest - 1 <= slots.last_start, "all but the last datagram of the longest record"
+    assert FIRST_SLOT >= MIN_SLOT
+
+
+@given(st.sampled_from([1200, 1280, 1500]), st.booleans(), st.booleans())
+def test_the_longest_record_has_no_more_datagrams_than_a_header_can_say(
+    mtu: int, ipv6: bool, relayed: bool
+) -> None:
+    address = ("2001:db8::1" if ipv6 else "192.0.2.1", 4000)
+    path = Path(None, address, 0x4001 if relayed else None, "host", "host", address)
+    record = seal(bytes(MAX_PLAIN), path.body(mtu), path.channel)
+    assert record.count <= MAX_FRAGMENTS
 
 
 @given(st.permutations(list(range(9))), st.integers(0, 8))

@@ -8,11 +8,11 @@ from typing import Any, cast
 import pytest
 
 from tincan.crypto import Aead
-from tincan.packing import Datagrams, OpenRecord
+from tincan.packing import OpenRecord
 from tincan.path import Path
 from tincan.session import SealingKey
 from tincan.transmit import PathTooSmall, transmit
-from tincan.udp import MAX_BATCH, MAX_SEGMENTS
+from tincan.vector import MAX_BATCH, MAX_SEGMENTS, Slots
 
 HERE = ("192.0.2.1", 7)
 
@@ -25,30 +25,29 @@ class FakeSocket:
         self.sent: list[tuple[int, int]] = []  # datagrams, size of each or 0
         self._refusals = refusals  # (only if segmented, least size of a datagram, error)
 
-    def send(self, vector: Any, first: int, count: int, size: int, _: object) -> None:
+    def send(self, slots: Slots, first: int, count: int, size: int, _: object) -> None:
         for segmented, least, number in self._refusals:
-            if (size or not segmented) and self.datagram >= least:
+            if (size or not segmented) and slots.full >= least:
                 raise OSError(number, os.strerror(number))
-        self.sent.append((count // 2, size))
+        assert first == sum(count for count, _ in self.sent)
+        self.sent.append((count, size))
 
-    datagram = 0  # size of the record's datagrams
 
-
-def sealed(size: int, body: int) -> Datagrams:
+def sealed(size: int, body: int) -> OpenRecord:
     record = OpenRecord()
     record.append(bytes(size))
-    return record.seal(SealingKey(Aead(bytes(32)), 7, 0.0), body, None)
+    record.seal(SealingKey(Aead(bytes(32)), 7, 0.0), body, None)
+    return record
 
 
 def send(sock: FakeSocket, size: int = 48000, body: int = 1456) -> tuple[bool, Counter[str]]:
     counters: Counter[str] = Counter()
-    datagrams = sealed(size, body)
-    sock.datagram = datagrams.size
     path = Path(cast(Any, sock), HERE, None, "host", "host", HERE)
-    return transmit(path, datagrams, counters), counters
+    sock.sent.clear()
+    return transmit(path, sealed(size, body), counters), counters
 
 
-@pytest.mark.parametrize("size", [100, 1440, 1441, 48000, 65000, 114000])
+@pytest.mark.parametrize("size", [100, 1440, 1441, 48000, 65000, 114000, 262000])
 @pytest.mark.parametrize("body", [1156, 1456, 8956, 65491])
 def test_few_calls_within_the_kernels_limits(size: int, body: int) -> None:
     sock = FakeSocket()
@@ -59,6 +58,7 @@ def test_few_calls_within_the_kernels_limits(size: int, body: int) -> None:
     for count, each in sock.sent:
         assert count <= MAX_SEGMENTS
         assert count * each <= MAX_BATCH
+        assert (count == 1) == (each == 0)
 
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.EINVAL, errno.ENOPROTOOPT])

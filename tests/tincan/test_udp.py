@@ -7,19 +7,23 @@ import select
 import pytest
 
 from tincan.errors import SystemRefusal
-from tincan.udp import MAX_SEGMENTS, UdpSocket
-from tincan.vector import Vector
+from tincan.udp import UdpSocket
+from tincan.vector import MAX_SEGMENTS, Slots
 
 LOOPBACKS = ["127.0.0.1", "::1"]
 
 
-def vector(*sizes: int) -> tuple[Vector, bytearray]:
-    data = bytearray(i & 255 for i in range(sum(sizes)))
-    parts, at = [], 0
-    for size in sizes:
-        parts.append(memoryview(data)[at : at + size])
-        at += size
-    return Vector(parts), data
+def slots(count: int, stride: int, size: int) -> Slots:
+    """Headers of one byte value each, bodies of another."""
+    headers, bodies = bytearray(count * stride), bytearray(count * size)
+    for number in range(count):
+        headers[number * stride : (number + 1) * stride] = bytes([number & 127]) * stride
+        bodies[number * size : (number + 1) * size] = bytes([128 + (number & 127)]) * size
+    return Slots(headers, stride, memoryview(bodies), size)
+
+
+def landing(size: int = 2000) -> Slots:
+    return Slots(bytearray(16 * 1000), 16, memoryview(bytearray(1000 * size)), size)
 
 
 def wait(sock: UdpSocket) -> None:
@@ -28,39 +32,51 @@ def wait(sock: UdpSocket) -> None:
 
 @pytest.mark.parametrize("host", LOOPBACKS)
 @pytest.mark.parametrize("gro", [True, False])
-def test_a_run_of_datagrams_arrives(host: str, gro: bool) -> None:
+def test_a_run_of_datagrams_arrives_in_slots(host: str, gro: bool) -> None:
     sender, receiver = UdpSocket(host), UdpSocket(host, gro=gro)
-    gather, data = vector(*[16, 84] * 10)
-    sender.send(gather, 0, 20, 100, receiver.address)
-    landing, landed = vector(*[2000])
-    got = b""
-    while len(got) < 1000:
+    gather = slots(10, 16, 584)
+    sender.send(gather, 0, 10, 600, receiver.address)
+    found, have = landing(584), 0
+    while have < 10:
         wait(receiver)
-        waiting = receiver.waiting()
-        answer = receiver.receive(landing, 1)
+        answer = receiver.receive(found, have)
         assert answer is not None
         size, segment, address = answer
-        assert size == waiting
-        assert segment == 100
+        assert segment == 600
         assert address == sender.address
-        got += bytes(landed[:size])
-    assert got == bytes(data)
-    assert receiver.waiting() == 0
-    assert receiver.receive(landing, 1) is None
+        have += size // 600
+    assert [found.datagram(n, 584) for n in range(10)] == [
+        gather.datagram(n, 584) for n in range(10)
+    ]
+    assert receiver.receive(found) is None
     sender.close()
     receiver.close()
     assert sender.closed
 
 
-def test_a_part_of_a_vector_as_one_datagram() -> None:
+def test_a_short_slot_as_one_datagram() -> None:
     sender, receiver = UdpSocket("127.0.0.1"), UdpSocket("127.0.0.1")
-    gather, data = vector(10, 20, 30)
-    gather.resize(2, 5)
-    sender.send(gather, 1, 2, 0, receiver.address)
+    gather = slots(3, 10, 20)
+    gather.shorten(1, 5)
+    sender.send(gather, 1, 1, 0, receiver.address)
     wait(receiver)
-    landing, landed = vector(100)
-    assert receiver.receive(landing, 1) == (25, 25, sender.address)
-    assert landed[:25] == data[10:35]
+    found = landing()
+    assert receiver.receive(found) == (15, 15, sender.address)
+    assert found.datagram(0, 0)[:10] == gather.datagram(1, 5)[:10]
+    sender.close()
+    receiver.close()
+
+
+def test_single_datagrams_and_runs_in_turn() -> None:
+    """What one call says of the size, the next does not inherit."""
+    sender, receiver = UdpSocket("127.0.0.1"), UdpSocket("127.0.0.1", gro=False)
+    gather = slots(4, 16, 34)
+    for _ in range(3):
+        sender.send(gather, 0, 1, 0, receiver.address)
+        sender.send(gather, 1, 3, 50, receiver.address)
+    for _ in range(12):
+        wait(receiver)
+        assert receiver.receive(landing()) == (50, 50, sender.address)
     sender.close()
     receiver.close()
 
@@ -69,23 +85,38 @@ def test_what_does_not_fit_is_told() -> None:
     sender, receiver = UdpSocket("127.0.0.1"), UdpSocket("127.0.0.1")
     sender.sendto(bytes(500), receiver.address)
     wait(receiver)
-    small, _ = vector(100)
-    assert receiver.receive(small, 1) == (100, 0, sender.address)
+    small = Slots(bytearray(16), 16, memoryview(bytearray(84)), 84)
+    assert receiver.receive(small) == (100, 0, sender.address)
     sender.sendto(b"", receiver.address)
     wait(receiver)
-    assert receiver.waiting() == 0
-    assert receiver.receive(small, 1) == (0, 0, sender.address)
+    assert receiver.receive(small) == (0, 0, sender.address)
     sender.close()
     receiver.close()
 
 
+def test_the_same_sender_is_the_same_object() -> None:
+    sender, other, receiver = (UdpSocket("127.0.0.1") for _ in range(3))
+    found = landing()
+    addresses = []
+    for each in (sender, sender, other, sender):
+        each.sendto(b"x", receiver.address)
+        wait(receiver)
+        answer = receiver.receive(found)
+        assert answer is not None
+        addresses.append(answer[2])
+        assert answer[2] == each.address
+    assert addresses[0] is addresses[1]
+    for each in (sender, other, receiver):
+        each.close()
+
+
 def test_refusals_are_oserrors() -> None:
     sender = UdpSocket("127.0.0.1")
-    gather, _ = vector(*[100] * (MAX_SEGMENTS * 4))
+    gather = slots(MAX_SEGMENTS * 4, 16, 84)
     with pytest.raises(OSError, match=r"Invalid|too long") as refused:
-        sender.send(gather, 0, len(gather), 100, ("127.0.0.1", 9))
+        sender.send(gather, 0, MAX_SEGMENTS * 4, 100, ("127.0.0.1", 9))
     assert refused.value.errno in (errno.EINVAL, errno.EMSGSIZE)
-    big, _ = vector(70_000)
+    big = slots(1, 16, 70_000)
     with pytest.raises(OSError, match="too long"):
         sender.send(big, 0, 1, 0, ("127.0.0.1", 9))
     with pytest.raises(SystemRefusal, match="port"):
@@ -96,14 +127,13 @@ def test_refusals_are_oserrors() -> None:
 def test_it_aims_anew_when_the_address_changes() -> None:
     sender = UdpSocket("127.0.0.1")
     receivers = [UdpSocket("127.0.0.1") for _ in range(3)]
-    gather, _ = vector(10)
+    gather = slots(1, 5, 5)
     for receiver in [*receivers, *receivers]:
         sender.send(gather, 0, 1, 0, receiver.address)
-    landing, _ = vector(100)
     for receiver in receivers:
         wait(receiver)
-        assert receiver.receive(landing, 1) is not None
-        assert receiver.receive(landing, 1) is not None
+        assert receiver.receive(landing()) is not None
+        assert receiver.receive(landing()) is not None
         receiver.close()
     sender.close()
 
