@@ -10,28 +10,23 @@ until something changes.
 from collections import Counter
 from typing import Final
 
-from tincan.crypto import KEY_SIZE, Aead, random_bytes
 from tincan.frame import ETHERNET
 from tincan.link import Link
 from tincan.packing import OpenRecord
 from tincan.policy import SUSPECTS, Policy, looks_suspect
-from tincan.session import SealingKey
 from tincan.tap import Tap
 from tincan.wire import (
     FRAME_WORD,
-    HEADER_SIZE,
     ITEM,
     ITEM_SIZE,
     MAX_FRAME,
-    TAG_SIZE,
     VNET_SIZE,
-    ZERO_NONCE,
 )
 
 TAP_BUDGET: Final = 128  # frames per wake-up; then the sockets have their turn
+QUIET: Final = 0.001  # s without a wake-up; the first frame after that is alone, in all likelihood
+LONE: Final = 2048  # bytes; then a frame below that goes at once, before we ask for a second
 LOOKS: Final = 2  # reads of a wake-up that are the likeliest to find nothing
-REHEARSAL: Final = bytes(98)  # as an echo request
-REHEARSAL_BODY: Final = 1456
 NO_VNET: Final = bytes(VNET_SIZE)
 _BUDGET: Final = range(TAP_BUDGET)
 _FRAME_AT: Final = ITEM_SIZE + VNET_SIZE
@@ -46,8 +41,8 @@ class Egress:
         self._policy = policy
         self._counters = counters
         self._scratch = OpenRecord()
-        self._rehearsal = SealingKey(Aead(random_bytes(KEY_SIZE)), 0, 0.0)
         self._favourite: Link | None = None
+        self._woken = 0.0  # when last
         self._lead = ITEM_SIZE if tap.offloads.vnet_hdr else _FRAME_AT
 
     def wake(self, now: float) -> bool:
@@ -60,6 +55,8 @@ class Egress:
         record = favourite.record if favourite is not None and favourite.up else self._scratch
         view, fill = record.view, record.fill
         begun: list[Link] = []
+        quiet = now - self._woken > QUIET
+        self._woken = now
         for turn in _BUDGET:
             try:
                 if turn < LOOKS:
@@ -97,26 +94,16 @@ class Egress:
             else:
                 link.hold(bytes(view[fill + ITEM_SIZE : end]), now)
                 continue
-            if link not in begun:
-                begun.append(link)
-            if fill >= record.full:
+            if fill >= record.full or (quiet and not turn and fill < LONE):
                 link.flush(now)
                 fill = 0
+            if link not in begun:
+                begun.append(link)
         self._favourite = favourite
         for link in begun:
             if link.record.fill:
                 link.flush(now)
         return bool(begun)
-
-    def rehearse(self) -> None:
-        """Seal a record that nobody gets, and open it: see HotSelector."""
-        record, key = self._scratch, self._rehearsal
-        record.append(REHEARSAL)
-        record.seal(key, REHEARSAL_BODY, None)
-        header = bytes(record.slots.headers[:HEADER_SIZE])
-        sealed = record.view[: record.last]
-        key.aead.decrypt_into(ZERO_NONCE + header[8:], sealed, header, sealed[:-TAG_SIZE])
-        record.clear()
 
     def _decide(self, item: memoryview, begun: list[Link], now: float) -> None:
         """Ask the policy about a frame (virtio header first) and do as it says."""

@@ -128,6 +128,16 @@ class Ingress:
             source.held = None
         return self._delivered != delivered
 
+    def land(
+        self, source: Source, header: bytes | bytearray, body: memoryview, at: Address, now: float
+    ) -> None:
+        """Take one datagram as if it had come to ``source`` from ``at``."""
+        landing = self._spare[-1]
+        landing.headers[:HEADER_SIZE] = header
+        landing.body[: len(body)] = body
+        size = HEADER_SIZE + len(body)
+        self._batch(source, landing.slots(source.slot, source.lead), size, at, now)
+
     # -- batches
 
     def _batch(self, source: Source, slots: Slots, size: int, address: Address, now: float) -> None:

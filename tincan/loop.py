@@ -33,10 +33,7 @@ class HotSelector(selectors.EpollSelector):
 
     ``asked``: somebody wants something of the loop, so ``select`` must return.
 
-    ``rehearse`` is called between events that are near each other: what a frame's way needs of
-    the processor's caches is gone 3 ms later where other machines use the processor, too. A first
-    frame then takes ten times as long as the second (0.2 ms, not 0.02), which is what an
-    idle ping shows.
+    ``rehearse`` is called between events that are near each other (see tincan.rehearsal).
     """
 
     def __init__(self) -> None:

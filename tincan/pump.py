@@ -8,6 +8,7 @@ from tincan.ingress import Ingress, Source
 from tincan.link import Link
 from tincan.loop import HotSelector
 from tincan.policy import Policy
+from tincan.rehearsal import Rehearsal
 from tincan.tap import Tap
 
 
@@ -19,6 +20,7 @@ class Pump:
     ) -> None:
         self.egress = Egress(tap, policy, counters)
         self.ingress = Ingress(tap, policy, counters)
+        self._rehearsal = Rehearsal(self.ingress)
         self._selector = selector
         self._latest: Source | None = None  # that has delivered a frame
         self._tap = tap
@@ -52,6 +54,6 @@ class Pump:
     def _rehearse(self, now: float) -> None:
         """Go the way of a small frame in both directions, as far as nobody sees it."""
         self.egress.wake(now)
-        self.egress.rehearse()
+        self._rehearsal.go(now)
         if self._latest is not None:
             self.ingress.wake(self._latest, now)

@@ -1,0 +1,45 @@
+"""A record that nobody sends: the pump's way of staying warm between frames near each other.
+
+What a frame's way needs of the processor's caches (some 1,500 lines of 64 bytes) is gone 3 ms later
+where other machines use the same processor, and a first frame takes ten times as long as a second
+one: 0.2 ms instead of 0.02, at either end, which is what an idle ping shows. So a small record is
+sealed and opened with a key of its own, as far as nobody sees it.
+"""
+
+from types import SimpleNamespace
+from typing import Any, Final, cast
+
+from tincan.crypto import KEY_SIZE, Aead, random_bytes
+from tincan.ingress import Ingress, Source
+from tincan.landing import FIRST_SLOT
+from tincan.packing import OpenRecord
+from tincan.session import OpeningKey, SealingKey
+from tincan.udp import Address
+from tincan.wire import HEADER_SIZE
+
+INDEX: Final = 0  # of the receiver: no session's index is 0
+ITEMS: Final = bytes(98)  # padding, of an echo request's size
+NOWHERE: Final[Address] = ("", 0)
+
+
+class Rehearsal:
+    """Goes through sealing and ``ingress``."""
+
+    def __init__(self, ingress: Ingress) -> None:
+        nobody = SimpleNamespace(rx_bytes=0, liveness=SimpleNamespace(heard=0.0))
+        aead = Aead(random_bytes(KEY_SIZE))
+        self._record = OpenRecord()
+        self._sealing = SealingKey(aead, INDEX, 0.0)
+        self._ingress = ingress
+        self._source = Source(*cast(Any, (None, nobody, None)))
+        opening = ingress.keys[INDEX] = OpeningKey(aead, INDEX, 0.0, nobody)
+        opening.usual = NOWHERE
+
+    def go(self, now: float) -> None:
+        """Once through."""
+        record = self._record
+        record.append(ITEMS)
+        size = record.seal(self._sealing, FIRST_SLOT, None)
+        record.clear()
+        header = record.slots.headers[:HEADER_SIZE]
+        self._ingress.land(self._source, header, record.view[:size], NOWHERE, now)
