@@ -93,7 +93,7 @@ def build(
     shared: Network | None = None
     hosts = []
     for number, place in enumerate(places):
-        name = string.ascii_lowercase[number]
+        name = _name(number)
         network: Network
         match place:
             case "easy" | "hard":
@@ -107,6 +107,12 @@ def build(
                 network = public
         hosts.append(lab.host(name, network, profiles[number] if profiles else profile))
     return Hosts(lab, hosts, server)
+
+
+def _name(number: int) -> str:
+    """a, b, ... z, aa, ab, ..."""
+    tens, ones = divmod(number, 26)
+    return (_name(tens - 1) if tens else "") + string.ascii_lowercase[ones]
 
 
 __all__ = ["Hosts", "Place", "build"]

@@ -39,7 +39,17 @@ PURE = {  # events and the time in, actions out
         *("signal.quota", "signal.registry", "signal.sealing"),
     ),
     "tincan": (
-        *("codec", "crypto", "errors", "forwarding", "frame", "holding", "liveness", "noise"),
+        *(
+            "codec",
+            "crypto",
+            "errors",
+            "forwarding",
+            "frame",
+            "holding",
+            "liveness",
+            "loss",
+            "noise",
+        ),
         *("packing", "pmtu", "policer", "policy", "reassembly", "replay", "session", "storm"),
         "wire",
     ),

@@ -53,7 +53,9 @@ class Egress:
         lead = self._lead
         favourite = self._favourite
         record = favourite.record if favourite is not None and favourite.up else self._scratch
-        view, fill = record.view, record.fill
+        if record.fill:  # whatever went wrong when it was to be sent
+            self._counters["frames_dropped.not_sent"] += record.clear()
+        view, fill = record.view, 0
         begun: list[Link] = []
         quiet = now - self._woken > QUIET
         self._woken = now

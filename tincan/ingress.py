@@ -147,6 +147,11 @@ class Ingress:
         here = -(-size // slots.full)
         end = have + here
         last = size - (here - 1) * slots.full - stride  # bytes of body in the last slot
+        if lead:  # a server may pad ChannelData to 4 bytes (RFC 8656 section 12.5)
+            told = (end - 1) * stride + 2
+            length = int.from_bytes(headers[told : told + 2], "big") - HEADER_SIZE
+            if 0 < length <= last < length + 4:
+                last = length
         at = have * stride + lead
         if headers[at] != RECORD or last <= 0:  # not ours to land; what waits goes on waiting
             self._take_apart(source, slots, have, end, last, address, now)
@@ -168,6 +173,7 @@ class Ingress:
                 if last != slot or not self._may_wait(receiver, counter, count, slots):
                     break
                 source.first, source.have, source.header = first, end, header
+                source.slot = slot  # a datagram in between may have asked for another
                 return
             at = first * stride
             if count > 1 and (
@@ -314,7 +320,7 @@ class Ingress:
             return
         body = datagram[HEADER_SIZE:]
         header = datagram[:1] + b"\0" + datagram[2:HEADER_SIZE]
-        if count > 1 and index < count - 1 and not source.have:
+        if count > 1 and index < count - 1 and not source.have and receiver in self.keys:
             source.slot = max(len(body), MIN_SLOT)  # the next batch should fit
         self._fragment(source, header, (receiver, counter), index, count, body, address, now)
 
@@ -385,6 +391,8 @@ class Ingress:
             link.liveness.heard = now
         else:
             link.authenticated(key, source, address, now)
+        if window.gap:
+            link.missed(key, now)
         self._items(link, source, body, begin, end, now)
 
     def _items(
@@ -466,7 +474,10 @@ class Ingress:
         except MalformedDatagram as error:
             self._counters[f"frames_dropped.{error.reason}"] += 1
             return 0
-        written: int | None = 0
         for frame in frames:
-            written = self._write(memoryview(frame))
-        return written
+            try:
+                if self._write(memoryview(frame)) is None:
+                    self._counters["frames_dropped.tap_full"] += 1
+            except OSError as error:
+                self._refused(error)
+        return len(item)

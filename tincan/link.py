@@ -14,21 +14,20 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
-from tincan.backlog import FLOOR, Backlog
 from tincan.errors import HandshakeFailed, LinkError
 from tincan.events import Events, LinkState
 from tincan.holding import NEVER, Holding
 from tincan.ingress import Source
 from tincan.liveness import Liveness
 from tincan.negotiation import ANSWER, VALIDATE, VALIDATE_AGAIN, Lingering, Negotiation
-from tincan.packing import OpenRecord
 from tincan.path import Description, Path
 from tincan.pmtu import BASE, PathMtu
 from tincan.policer import TokenBucket
-from tincan.session import OpeningKey, Session
-from tincan.transmit import PathTooSmall, send_plain, transmit
+from tincan.sender import Sender
+from tincan.session import OpeningKey
+from tincan.transmit import send_plain
 from tincan.udp import Address
-from tincan.wire import ECHO, SIZE, TAG_SIZE, Item, item
+from tincan.wire import ECHO, SIZE, Item, item
 
 LINGER: Final = 3.0  # s an old path stays open after the move to a new one
 MAX_NEGOTIATIONS: Final = 3  # the running one and two attempts
@@ -42,7 +41,7 @@ CLOSE_RATE: Final = 1.0  # goodbyes/s; any record revives the link
 CLOSE_BURST: Final = 4.0
 
 
-class Link:
+class Link(Sender):
     """A link to ``peer`` (its node id). Everything runs on the event loop's thread."""
 
     def __init__(
@@ -58,32 +57,24 @@ class Link:
         mtu_probing: bool = True,
         clock: Callable[[], float],
     ) -> None:
+        super().__init__(counters, clock())
         self.peer = peer
         self.elected = elected
         self.state = LinkState.CONNECTING
         self.up = False
         self.attended = True  # the peer's controller is there, until told otherwise
         self.blocked = False  # the peer's TAP is
-        self.record = OpenRecord()
-        self.body = 0  # bytes of record in one datagram
         self.active: Negotiation | None = None
         self.pending: dict[int, Negotiation] = {}
-        self.tx_bytes = self.rx_bytes = 0  # of records, tags included
-        self.tx_frames = self.rx_frames = 0
-        self.tx_records = self.tx_datagrams = 0
+        self.rx_bytes = self.rx_frames = 0  # bytes of records, tags included
         self.indices: set[int] = set()  # of our receiver indices, those that are registered
-        self.session: Session  # set by the daemon: it owns this link in return
         self._events = events
-        self._counters = counters
         self._attached = attached
         self._blocked = blocked
         self._refuse = refuse
         self._clock = clock
         self._mtu_probing = mtu_probing
         self.liveness = Liveness(elected, clock())
-        self._backlog = Backlog(clock())
-        self._traffic_due = 0.0
-        self._pmtu: PathMtu | None = None
         self._told_rtt: float | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._armed = NEVER  # when the timer runs out
@@ -100,13 +91,6 @@ class Link:
         return self.active.path if self.active is not None else None
 
     @property
-    def mtu(self) -> int | None:
-        """The path MTU in use, as the size of an IP packet."""
-        if self._pmtu is not None:
-            return self._pmtu.mtu
-        return BASE if self.active is not None else None
-
-    @property
     def rtt(self) -> float | None:
         """Smoothed round trip, seconds: measured here, or told by the side that probes."""
         own = self.liveness.rtt
@@ -116,73 +100,6 @@ class Link:
         """Datagrams that our sockets have lost since the last call for want of room."""
         negotiations = [*self.pending.values(), *([self.active] if self.active else [])]
         return sum(negotiation.news_of_drops() for negotiation in negotiations)
-
-    # -- frames out
-
-    def flush(self, now: float) -> None:
-        """Seal and send what was packed, or drop it: too much waits before the device."""
-        record = self.record
-        path = self.path
-        if record.fill > self.body and path is not None and path.socket is not None:
-            queued = path.socket.unsent()
-            record.keep_short(queued > FLOOR)
-            if not self._backlog.has_room(queued, now):
-                self._counters["frames_dropped.device_backlog"] += record.clear()
-                return
-        self._send(path, now)
-
-    def _send(self, path: Path | None, now: float, body: int = 0) -> bool:
-        """Seal the record and send it by ``path``; return whether all of it left."""
-        record = self.record
-        key = self.session.sealing
-        if key is None or path is None:
-            self._counters["frames_dropped.not_sent"] += record.clear()
-            return False
-        size = record.seal(key, body or self.body, path.channel)
-        frames = record.clear()
-        try:
-            sent = transmit(path, record, self._counters)
-        except PathTooSmall:
-            self._too_small(path, now, body)
-            sent = False
-        if not sent:
-            self._counters["frames_dropped.not_sent"] += frames
-            return False
-        datagrams = record.count
-        self._backlog.sent(size)
-        self.tx_bytes += size
-        self.tx_records += 1
-        self.tx_datagrams += datagrams
-        self.tx_frames += frames
-        if now >= self._traffic_due and (datagrams > 1 or size > SMALL) and not body:
-            self._note_traffic(datagrams, size, now)
-        return True
-
-    def _too_small(self, path: Path, now: float, body: int) -> None:
-        """The kernel says that the path takes less than we sent."""
-        if not body:
-            self._counters["records_dropped.too_big"] += 1
-        if self._pmtu is not None:
-            overhead = BASE - path.body(BASE)
-            self._pmtu.too_big((body or self.body) + overhead, now)
-            self._resize()
-
-    def _note_traffic(self, datagrams: int, size: int, now: float) -> None:
-        """Tell path MTU discovery that its size is in use; not at every record."""
-        self._traffic_due = now + TRAFFIC_INTERVAL
-        pmtu = self._pmtu
-        if pmtu is not None:
-            pmtu.sent(pmtu.mtu if datagrams > 1 else pmtu.mtu - self.body + size, now)
-            if pmtu.deadline < self._armed:
-                self._arm(pmtu.deadline)
-
-    def _say(self, items: bytes, path: Path | None, now: float, body: int = 0) -> bool:
-        """Send items that are no frames, at once; return whether they left.
-
-        ``body``: another datagram size than the link's, as for a path that is being tried.
-        """
-        self.record.append(items)
-        return self._send(path, now, body)
 
     def hold(self, item_: bytes, now: float) -> None:
         """Keep a frame (virtio header first) until the link is up again, within bounds."""
@@ -202,7 +119,7 @@ class Link:
         """Send a controller's message; return whether it left."""
         if not self.up or len(payload) > MAX_ICC:
             return False
-        return self._say(item(Item.ICC, SIZE.pack(channel) + payload), self.path, now)
+        return self._send(self.path, now, items=item(Item.ICC, SIZE.pack(channel) + payload))
 
     # -- records in
 
@@ -227,6 +144,7 @@ class Link:
             and path is not None
             and path.channel is None
             and path.socket is source.sock
+            and address is not source.sock.address  # what came by a stream has no other
             and (address[0], address[1]) != path.address
         ):
             if self._refuse(address[0]):  # into the overlay: each datagram would become another
@@ -242,6 +160,13 @@ class Link:
     def _forget_usual(self) -> None:
         for key in self.session.opening.values():
             key.usual = None
+
+    def missed(self, key: OpeningKey, now: float) -> None:
+        """Note that a record came before others that have not come."""
+        key.window.gap = False
+        report = self.loss.gap(key.window, now)
+        if report and self.up:
+            self._send(self.path, now, items=report)
 
     def control(self, kind: int, payload: bytes, source: Source, now: float) -> None:
         """Act on an item that is not a frame."""
@@ -260,6 +185,8 @@ class Link:
                     self._pmtu.acknowledged(SIZE.unpack(payload)[0], now)
                     self._resize()
                     self._arm(self._deadline())
+            elif kind == Item.LOSS:
+                self.loss.reported(payload, self.tx_records, self.tx_datagrams, now)
             elif kind == Item.CLOSE:
                 self._closed_by_peer(now)
             else:
@@ -286,7 +213,7 @@ class Link:
         path = source.negotiation.path
         if path is None:
             return
-        self._say(items, path, now, body=self.body or path.body(BASE))
+        self._send(path, now, self.body or path.body(BASE), items)
 
     def _probed(self, payload: bytes, source: Source, now: float) -> None:
         number, flags, rtt = ECHO.unpack(payload)
@@ -347,7 +274,7 @@ class Link:
         """
         negotiation.probe_at = now + VALIDATE_AGAIN
         if self.session.sealing is not None:
-            self._say(self._echo(Item.PROBE, 0), path, now, body=path.body(BASE))
+            self._send(path, now, path.body(BASE), self._echo(Item.PROBE, 0))
 
     # -- negotiations
 
@@ -392,7 +319,7 @@ class Link:
 
     def _move(self, negotiation: Negotiation, now: float) -> None:
         """Frames go by this negotiation's path from now on."""
-        if self.pending.pop(negotiation.number, None) is None or negotiation.path is None:
+        if negotiation.path is None or self.pending.pop(negotiation.number, None) is None:
             return
         old, self.active = self.active, negotiation
         negotiation.deadline = NEVER
@@ -409,11 +336,8 @@ class Link:
         path = self.path
         assert path is not None
         self._forget_usual()
-        self._pmtu = PathMtu(path.overhead, now) if self._mtu_probing else None
-        self._traffic_due = 0.0
-        self._backlog = Backlog(now)
+        self._begin(PathMtu(path.overhead, now) if self._mtu_probing else None, now)
         self.liveness = Liveness(self.elected, now)
-        self._resize()
         self._arm(self._deadline())
 
     def set_mtu_probing(self, on: bool) -> None:
@@ -422,12 +346,6 @@ class Link:
             self._mtu_probing = on
             if self.active is not None:
                 self._new_path(self._clock())
-
-    def _resize(self) -> None:
-        """Take over what path MTU discovery found."""
-        path, mtu = self.path, self.mtu
-        if mtu is not None and path is not None:
-            self.body = path.body(mtu)
 
     def _connected(self, now: float) -> None:
         self.state = LinkState.CONNECTED
@@ -487,17 +405,7 @@ class Link:
 
     def _send_probes(self, numbers: list[int], now: float) -> None:
         for number in numbers:
-            self._say(self._echo(Item.PROBE, number), self.path, now)
-
-    def _probe_mtu(self, now: float) -> None:
-        path = self.path
-        if self._pmtu is None or path is None or self.session.sealing is None:
-            return
-        for mtu in self._pmtu.tick(now):
-            body = path.body(mtu)
-            probe = item(Item.MTU_PROBE, SIZE.pack(mtu))
-            self._say(probe.ljust(body - TAG_SIZE, b"\0"), path, now, body=body)
-        self._resize()
+            self._send(self.path, now, items=self._echo(Item.PROBE, number))
 
     def _arm(self, at: float) -> None:
         """Make sure that tick runs at ``at``, or earlier."""
@@ -531,7 +439,7 @@ class Link:
     async def close(self) -> None:
         """Say goodbye and free everything."""
         if self.up:
-            self._say(item(Item.CLOSE, b""), self.path, self._clock())
+            self._send(self.path, self._clock(), items=item(Item.CLOSE, b""))
         self.up = False
         self._closed = True
         if self._timer is not None:

@@ -72,22 +72,27 @@ class HotSelector(selectors.EpollSelector):
             # Rounded up to the millisecond, as EpollSelector does: never too early for a timer.
             events = poll(-1 if wait is None else math.ceil(wait * 1e3) * 1e-3, MAX_EVENTS)
             now = clock()
-            try:
-                for fd, mask in events:
-                    callback = hot.get(fd)
-                    if callback is None:
-                        key = self.get_map().get(fd)
-                        if key is not None and _ready(mask) & key.events:
-                            cold.append((key, _ready(mask) & key.events))
-                    elif callback(now):
+            for fd, mask in events:
+                callback = hot.get(fd)
+                if callback is None:
+                    key = self.get_map().get(fd)
+                    if key is not None and _ready(mask) & key.events:
+                        cold.append((key, _ready(mask) & key.events))
+                    continue
+                try:
+                    if callback(now):
                         if now - self._moved < WARM:
                             self._warm_until = now + WARM
                         self._moved = now
-                if warm and not events:
+                except Exception:
+                    # The outermost frame: one frame that we fail on must not end the data plane.
+                    logger.exception("the pump failed on an event")
+            if warm and not events:
+                try:
                     self.rehearse(now)
-            except Exception:
-                # The outermost frame: one frame that we fail on must not end the data plane.
-                logger.exception("the pump failed on an event")
+                except Exception:  # as above
+                    logger.exception("the rehearsal failed")
+                    self._warm_until = -math.inf
             until = until or now + LONGEST_TURN
             if cold or self.asked or now >= due or not (events or warm) or now >= until:
                 # Beyond ``until``: a busy pump lets the loop look at its timers and at the time.

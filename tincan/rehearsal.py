@@ -32,8 +32,8 @@ class Rehearsal:
         self._sealing = SealingKey(aead, INDEX, 0.0)
         self._ingress = ingress
         self._source = Source(*cast(Any, (None, nobody, None)))
-        opening = ingress.keys[INDEX] = OpeningKey(aead, INDEX, 0.0, nobody)
-        opening.usual = NOWHERE
+        self._opening = OpeningKey(aead, INDEX, 0.0, nobody)
+        self._opening.usual = NOWHERE
 
     def go(self, now: float) -> None:
         """Once through."""
@@ -42,4 +42,9 @@ class Rehearsal:
         size = record.seal(self._sealing, FIRST_SLOT, None)
         record.clear()
         header = record.slots.headers[:HEADER_SIZE]
-        self._ingress.land(self._source, header, record.view[:size], NOWHERE, now)
+        keys = self._ingress.keys
+        keys[INDEX] = self._opening  # for now only: strangers know this index
+        try:
+            self._ingress.land(self._source, header, record.view[:size], NOWHERE, now)
+        finally:
+            del keys[INDEX]

@@ -22,10 +22,12 @@ class ReplayWindow:
     the window (RFC 4303 section 3.4.3).
     """
 
-    __slots__ = ("_seen", "top")
+    __slots__ = ("_seen", "count", "gap", "top")
 
     def __init__(self) -> None:
         self.top = -1  # highest counter committed
+        self.count = 0  # how many were
+        self.gap = False  # a counter was passed over; whoever has noted that clears it
         self._seen = bytearray(WINDOW)  # [counter & _MASK], valid for the WINDOW counters to top
 
     def check(self, counter: int) -> bool:
@@ -42,9 +44,11 @@ class ReplayWindow:
         elif counter > top:
             self._skip(top + 1, counter)
             self.top = counter
+            self.gap = True
         elif counter <= top - WINDOW or self._seen[counter & _MASK]:
             return False
         self._seen[counter & _MASK] = 1
+        self.count += 1
         return True
 
     def _skip(self, first: int, end: int) -> None:

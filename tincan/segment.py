@@ -12,6 +12,7 @@ Segments are those of the kernel: tcp_gso_segment, __udp_gso_segment, inet_gso_s
 """
 
 import struct
+from collections.abc import Iterator
 from typing import Final, TypeAlias
 
 from tincan.errors import MalformedDatagram
@@ -52,6 +53,26 @@ def segment(packet: Buffer) -> list[bytes]:
             return [complete_checksum(frame, csum_start, csum_offset)]
         return [bytes(frame)]
     return _Super(frame, gso_type & ~GSO_ECN, gso_size).split()
+
+
+def split(packet: Buffer, limit: int) -> list[bytes]:
+    """Return ``packet``, a virtio header and a frame, as several of ``limit`` bytes, the last less.
+
+    Each is a shorter TCP super-frame, as the kernel would have handed it over; where it ends is of
+    no importance to TCP. Anything else is returned as it is. Raise MalformedDatagram.
+    """
+    flags, gso_type, hdr_len, gso_size, csum_start, csum_offset = VNET.unpack_from(packet)
+    kind = gso_type & ~GSO_ECN
+    if kind not in (GSO_TCPV4, GSO_TCPV6) or not flags & NEEDS_CSUM:
+        return [bytes(packet)]
+    whole = _Super(memoryview(packet)[VNET.size :], kind, gso_size)
+    parts = []
+    for header, payload in whole.parts(max(gso_size, limit - VNET.size - whole.payload)):
+        one = len(payload) <= gso_size
+        kind, size = (GSO_NONE, 0) if one else (gso_type, gso_size)
+        vnet = VNET.pack(flags, kind, hdr_len, size, csum_start, csum_offset)
+        parts.append(b"".join((vnet, header, payload)))
+    return parts
 
 
 def complete_checksum(frame: Buffer, start: int, offset: int) -> bytes:
@@ -152,6 +173,32 @@ class _Super:
                 _U16.pack_into(header, self.l4 + 4, end - start + 8)
             frames.append(self._with_checksum(header, self.frame[start:end]))
         return frames
+
+    def parts(self, size: int) -> Iterator[tuple[bytes, memoryview]]:
+        """Yield (headers, payload) for pieces of ``size`` bytes of TCP, checksums left open.
+
+        The checksum field holds the sum of the pseudo-header, in which only the length changes.
+        """
+        header = bytearray(self.frame[: self.payload])
+        (identification,) = _U16.unpack_from(header, self.l3 + 4)
+        (sequence,) = _U32.unpack_from(header, self.l4 + 4)
+        (pseudo,) = _U16.unpack_from(header, self.l4 + 16)
+        flags = header[self.l4 + 13]
+        for start in range(self.payload, self.end, size):
+            end = min(start + size, self.end)
+            offset = start - self.payload
+            if self.ipv6:
+                _U16.pack_into(header, self.l3 + 4, end - start + self.payload - self.l4)
+            else:
+                self._ipv4(header, identification, end - start)
+                identification += -(-(end - start) // self.size)
+            kept = 0xFF if offset == 0 else ~_FIRST_ONLY & 0xFF
+            kept &= 0xFF if end == self.end else ~_LAST_ONLY & 0xFF
+            header[self.l4 + 13] = flags & kept
+            _U32.pack_into(header, self.l4 + 4, (sequence + offset) & 0xFFFFFFFF)
+            shorter = (self.end - self.payload) - (end - start)
+            _U16.pack_into(header, self.l4 + 16, (pseudo + 0xFFFF - shorter) % 0xFFFF)
+            yield bytes(header), self.frame[start:end]
 
     def _ipv4(self, header: bytearray, identification: int, size: int) -> None:
         l3 = self.l3

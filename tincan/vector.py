@@ -57,6 +57,9 @@ class Slots:
         self.count = -(-len(bodies) // size)
         room = min(self.count, MAX_BATCH // self.full + 1)
         self.last_start = self.count - room
+        short = len(bodies) - (self.count - 1) * size  # of the last slot
+        if self.last_start and (room - 1) * self.full + stride + short < MAX_BATCH:
+            self.last_start -= 1
         self.batch = max(1, min(MAX_SEGMENTS, MAX_BATCH // self.full))
         self._array = bytearray(SLOT_SIZE * self.count)
         self.address = address_of(self._array)

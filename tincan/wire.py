@@ -65,6 +65,7 @@ class Item(IntEnum):
     MTU_PROBE = 5  # u16 size of the IP packet that carries it
     MTU_REPLY = 6  # u16 size that arrived
     CLOSE = 7  # the sender leaves: do not wait for silence
+    LOSS = 8  # what of the receiver's records did not come (tincan.loss)
 
 
 # PROBE and PROBE_REPLY: number, flags (1: a controller is attached; 2: the TAP is blocked), the

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from lab.bench.pump import End, frame, pair
 from tincan.landing import FIRST_SLOT
+from tincan.rehearsal import Rehearsal
 from tincan.udp import UDP_SEGMENT, UdpSocket
 from tincan.wire import HEADER, RECORD, VERSION, VNET_SIZE, Item, item
 
@@ -154,3 +155,100 @@ def test_records_that_the_kernel_batched_come_out_one_by_one(
     assert two.tap.frames == len(sizes)
     assert two.counters["records_dropped.forged"] == 0
     assert crosses(one, two)
+
+
+def batches(one: End, two: End, sizes: list[int], *, step: int = 44) -> list[list[bytes]]:
+    """The datagrams of one record with such frames, as they come in calls of ``step``."""
+    for size in sizes:
+        one.link.record.append(item(Item.FRAME, frame(size)))
+    key = one.session.sealing
+    assert key is not None
+    one.link.record.seal(key, one.link.body, None)
+    one.link.record.clear()
+    datagrams = list(one.link.record.datagrams())
+    return [datagrams[at : at + step] for at in range(0, len(datagrams), step)]
+
+
+def deliver(sender: socket.socket, two: End, run: list[bytes]) -> None:
+    ancillary = [(socket.SOL_UDP, UDP_SEGMENT, struct.pack("=H", len(run[0])))]
+    sender.sendmsg(run, ancillary if len(run) > 1 else [], 0, two.sock.address)
+
+
+@pytest.mark.parametrize("receiver", [0, STRANGE])
+def test_a_strangers_fragment_costs_no_record(
+    ends: tuple[End, End], stranger: socket.socket, receiver: int
+) -> None:
+    """It asks for slots of another size while a record begins to wait in those there are."""
+    one, two = ends
+    first, second = batches(one, two, [65226]), batches(one, two, [65226, 65226])
+    odd = HEADER.pack(RECORD, 0, 2, VERSION, receiver, 7) + bytes(20)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender, stranger:
+        for run in first:
+            deliver(sender, two, run)
+        stranger.sendto(odd, two.sock.address)
+        deliver(sender, two, second[0])
+        two.ingress.wake(two.source, time.monotonic())
+        drain(two)
+        stranger.sendto(odd, two.sock.address)
+        for run in second[1:]:
+            deliver(sender, two, run)
+        drain(two)
+    assert two.tap.frames == 3
+    assert not two.counters["records_dropped.forged"]
+
+
+def test_strangers_do_not_fill_reassembly(ends: tuple[End, End], stranger: socket.socket) -> None:
+    """Not with the index of the rehearsals either."""
+    one, two = ends
+    Rehearsal(two.ingress).go(time.monotonic())
+    runs = batches(one, two, [65226, 65226])
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender, stranger:
+        deliver(sender, two, runs[0])
+        drain(two)
+        for counter in range(200):
+            stranger.sendto(HEADER.pack(RECORD, 0, 2, VERSION, 0, counter) + bytes(20),
+                            two.sock.address)  # fmt: skip
+            drain(two)
+        for run in runs[1:]:
+            deliver(sender, two, run)
+        drain(two)
+    assert two.tap.frames == 2
+    assert two.counters["datagrams_dropped.unknown_receiver"] == 200
+
+
+def test_a_rehearsal_delivers_and_counts_nothing(ends: tuple[End, End]) -> None:
+    one, two = ends
+    rehearsal = Rehearsal(two.ingress)
+    before = dict(two.counters)
+    for step in range(20_000):  # for longer than a replay window
+        rehearsal.go(float(step))
+    assert two.tap.frames == 0
+    assert dict(two.counters) == before
+    assert crosses(one, two)
+
+
+@pytest.mark.parametrize("size", [60, 61, 62, 63, 1400])
+def test_padded_channel_data_opens(ends: tuple[End, End], size: int) -> None:
+    """A TURN server may pad it over UDP, too (RFC 8656 section 12.5)."""
+    one, two = ends
+    two.sock.on_channel = lambda *_: None
+    ((datagram,),) = batches(one, two, [size])
+    padded = struct.pack(">HH", 0x4001, len(datagram)) + datagram + bytes(-len(datagram) % 4)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        sender.sendto(padded, two.sock.address)
+        drain(two)
+    assert two.tap.frames == 1
+
+
+def test_records_of_one_run_end_anywhere(ends: tuple[End, End]) -> None:
+    """Batches of 44 datagrams over records of 45 and 135."""
+    one, two = ends
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        for _ in range(20):
+            for sizes in ([65226], [65226] * 3, [1400], [40000]):
+                for run in batches(one, two, sizes):
+                    deliver(sender, two, run)
+            drain(two)
+    assert two.tap.frames == 20 * 6
+    assert not two.counters["records_reassembled"]
+    assert not two.counters["batches_flattened"]

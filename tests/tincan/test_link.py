@@ -1,6 +1,7 @@
 """A link against a peer that misbehaves, a path that loses, and its own removal."""
 
 from collections import Counter
+from types import SimpleNamespace
 from typing import Any, cast
 
 from tincan.crypto import Aead
@@ -178,7 +179,7 @@ async def test_a_link_revived_by_a_frame_probes_again() -> None:
 
 async def test_a_path_does_not_roam_into_the_overlay() -> None:
     setting = Setting()
-    sock = cast(Any, object())
+    sock = cast(Any, SimpleNamespace(address=("192.0.2.77", 9)))
     setting.negotiation.path = Path(sock, THERE, None, "host", "host", THERE)
     cast(Any, setting.source).sock = sock
     key = cast(Any, type("Key", (), {"confirmed": True, "usual": None}))

@@ -117,7 +117,7 @@ def test_a_fault_in_a_callback_is_logged_and_ends_nothing(caplog: pytest.LogCapt
 
     with caplog.at_level(logging.ERROR):
         run(main)
-    assert "the pump failed" in caplog.text
+    assert "failed" in caplog.text
     os.close(reading)
     os.close(writing)
 
@@ -174,4 +174,42 @@ def test_a_timer_is_not_late_for_a_rehearsal(caplog: pytest.LogCaptureFixture) -
 
     with caplog.at_level(logging.ERROR), one, two:
         run(main)
-    assert "the pump failed" in caplog.text
+    assert "failed" in caplog.text
+
+
+def test_a_descriptor_that_always_fails_starves_no_other() -> None:
+    pairs = [socket.socketpair() for _ in range(3)]
+    served: list[float] = []
+
+    async def main(selector: HotSelector) -> None:
+        running = asyncio.get_running_loop()
+
+        def fail(_: float) -> bool:
+            raise ZeroDivisionError
+
+        def serve(now: float) -> bool:
+            pairs[1][0].recv(1)
+            served.append(now)
+            return True
+
+        for _, there in pairs:
+            there.send(b"x")
+        selector.watch(pairs[0][0].fileno(), fail)
+        selector.watch(pairs[1][0].fileno(), serve)
+        heard = running.create_future()
+        cold = pairs[2][0]
+        running.add_reader(cold.fileno(), lambda: heard.set_result(cold.recv(1)))
+        assert await heard == b"x"
+        running.remove_reader(cold.fileno())
+        for here, _ in pairs[:2]:
+            selector.unwatch(here.fileno())
+
+    logging.disable(logging.ERROR)
+    try:
+        run(main)
+    finally:
+        logging.disable(logging.NOTSET)
+    assert len(served) == 1
+    for pair in pairs:
+        for sock in pair:
+            sock.close()

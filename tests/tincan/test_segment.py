@@ -25,6 +25,7 @@ from tincan.segment import (
     _sum,
     complete_checksum,
     segment,
+    split,
 )
 
 ADDRESSES = {4: ("10.0.3.5", "10.0.3.7"), 6: ("fd00::5", "fd00::7")}
@@ -293,3 +294,47 @@ def test_sum_is_that_of_rfc_1071(data: bytes) -> None:
         while words >> 16:
             words = (words & 0xFFFF) + (words >> 16)
         assert _invert(_sum(data)) == words ^ 0xFFFF
+
+
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("tagged", [False, True])
+@given(
+    size=st.integers(2, 20_000),
+    mss=st.sampled_from([536, 1448]),
+    limit=st.integers(900, 9000),
+    flags=st.sampled_from(["A", "PA", "FPA", "CA", "CPA"]),
+)
+@settings(max_examples=40, deadline=None)
+def test_pieces_of_a_super_frame_are_its_bytes(
+    version: int, tagged: bool, size: int, mss: int, limit: int, flags: str
+) -> None:
+    """Cut, then segmented: each segment is right, and together they are what TCP sent."""
+    payload = bytes(i * 7 & 255 for i in range(size))
+    tcp = TCP(sport=1, dport=2, seq=0xFFFFF000, flags=flags)
+    kind = GSO_TCPV4 if version == 4 else GSO_TCPV6
+    whole = bytearray(super_frame(version, tcp, payload, kind, mss, tagged=tagged))
+    l3, l4 = (VNET.size + offset for offset in offsets(version, tagged))
+    addresses = whole[l3 + 12 : l3 + 20] if version == 4 else whole[l3 + 8 : l3 + 40]
+    pseudo = (_sum(addresses) + 6 + len(whole) - l4) % 0xFFFF
+    whole[l4 + 16 : l4 + 18] = pseudo.to_bytes(2, "big")
+    parts = split(whole, limit)
+    head = l4 + 20
+    assert all(len(part) <= max(limit, head + mss) for part in parts)
+    assert all(len(part) == len(parts[0]) for part in parts[:-1])
+    sent = b""
+    segments = [each for part in parts for each in segment(part)]
+    for number, each in enumerate(segments):
+        packet = Ether(each)
+        found = packet[TCP]
+        assert found.seq == (0xFFFFF000 + len(sent)) & 0xFFFFFFFF
+        sent += bytes(found.payload)
+        assert ("C" in found.flags) == ("C" in flags and number == 0)
+        assert ("F" in found.flags) == ("F" in flags and number == len(segments) - 1)
+        assert again(each) == each
+        assert len(bytes(found.payload)) <= mss
+    assert sent == payload
+
+
+def test_what_is_no_tcp_is_not_split() -> None:
+    datagram = VNET.pack(0, GSO_NONE, 0, 0, 0, 0) + stack(4, UDP(sport=1, dport=2), bytes(5000))
+    assert split(datagram, 1000) == [datagram]

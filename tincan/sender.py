@@ -1,0 +1,143 @@
+"""The outgoing half of a link: seals its record and sends it, as its path allows.
+
+How large datagrams may be (tincan.pmtu), how much may wait before the device (tincan.backlog) and
+how long records may be where datagrams are lost (tincan.loss) is decided here.
+"""
+
+from collections import Counter
+from typing import Final
+
+from tincan.backlog import FLOOR, Backlog
+from tincan.loss import NO_LIMIT, Loss, cut
+from tincan.packing import OpenRecord
+from tincan.path import Path
+from tincan.pmtu import BASE, PathMtu
+from tincan.session import Session
+from tincan.transmit import PathTooSmall, transmit
+from tincan.wire import SIZE, TAG_SIZE, Item, item
+
+SMALL: Final = BASE - 200  # bytes of a record whose only datagram is below BASE for certain
+TRAFFIC_INTERVAL: Final = 0.05  # s between two words to path MTU discovery: it asks every 0.5 s
+
+
+class Sender:
+    """What a link does to send. ``record``: where frames are packed for it."""
+
+    session: Session  # set by the daemon: it owns this link in return
+
+    def __init__(self, counters: Counter[str], now: float) -> None:
+        self.record = OpenRecord()
+        self.body = 0  # bytes of record in one datagram
+        self.tx_bytes = 0  # of records, tags included
+        self.tx_frames = self.tx_records = self.tx_datagrams = 0
+        self.loss = Loss()
+        self._counters = counters
+        self._backlog = Backlog(now)
+        self._pmtu: PathMtu | None = None
+        self._traffic_due = 0.0
+
+    @property
+    def path(self) -> Path | None:
+        """Where frames go now."""
+        raise NotImplementedError
+
+    def _arm(self, at: float) -> None:
+        """Have ``_probe_mtu`` called at ``at``, or earlier."""
+        raise NotImplementedError
+
+    def _begin(self, pmtu: PathMtu | None, now: float) -> None:
+        """Know nothing yet of a new path."""
+        self._pmtu = pmtu
+        self._traffic_due = 0.0
+        self._backlog = Backlog(now)
+        self.loss = Loss()
+        self._resize()
+
+    @property
+    def mtu(self) -> int | None:
+        """The path MTU in use, as the size of an IP packet."""
+        if self._pmtu is not None:
+            return self._pmtu.mtu
+        return BASE if self.path is not None else None
+
+    def flush(self, now: float) -> None:
+        """Seal and send what was packed, or drop it: too much waits before the device."""
+        record = self.record
+        path = self.path
+        if record.fill > self.body and path is not None and path.socket is not None:
+            queued = path.socket.unsent()
+            record.keep_short(queued > FLOOR)
+            if not self._backlog.has_room(queued, now):
+                self._counters["frames_dropped.device_backlog"] += record.clear()
+                return
+            limit = self.loss.longest(now) * self.body if self.loss.share else NO_LIMIT
+            if record.fill > limit:
+                items = bytes(record.view[: record.fill])
+                record.clear()
+                for part, record.frames in cut(items, limit):
+                    self._send(path, now, items=part)
+                return
+        self._send(path, now)
+
+    def _send(self, path: Path | None, now: float, body: int = 0, items: bytes = b"") -> bool:
+        """Seal the record, with ``items`` if any, and send it by ``path``; return whether it left.
+
+        ``body``: another datagram size than the link's, as for a path that is being tried.
+        """
+        record = self.record
+        record.append(items)
+        key, frames, size, sent = self.session.sealing, record.frames, 0, False
+        if key is not None and path is not None:
+            size = record.seal(key, body or self.body, path.channel)
+            record.clear()
+            try:
+                sent = transmit(path, record, self._counters)
+            except PathTooSmall:
+                self._too_small(path, now, body)
+        record.clear()
+        if not sent:
+            if frames:
+                self._counters["frames_dropped.not_sent"] += frames
+            return False
+        datagrams = record.count
+        self._backlog.sent(size)
+        self.tx_bytes += size
+        self.tx_records += 1
+        self.tx_datagrams += datagrams
+        self.tx_frames += frames
+        if now >= self._traffic_due and (datagrams > 1 or size > SMALL) and not body:
+            self._note_traffic(datagrams, size, now)
+        return True
+
+    def _too_small(self, path: Path, now: float, body: int) -> None:
+        """The kernel says that the path takes less than we sent."""
+        if not body:
+            self._counters["records_dropped.too_big"] += 1
+        if self._pmtu is not None:
+            overhead = BASE - path.body(BASE)
+            self._pmtu.too_big((body or self.body) + overhead, now)
+            self._resize()
+
+    def _note_traffic(self, datagrams: int, size: int, now: float) -> None:
+        """Tell path MTU discovery that its size is in use; not at every record."""
+        self._traffic_due = now + TRAFFIC_INTERVAL
+        pmtu = self._pmtu
+        if pmtu is not None:
+            pmtu.sent(pmtu.mtu if datagrams > 1 else pmtu.mtu - self.body + size, now)
+            self._arm(pmtu.deadline)
+
+    def _resize(self) -> None:
+        """Take over what path MTU discovery found."""
+        path, mtu = self.path, self.mtu
+        if mtu is not None and path is not None:
+            self.body = path.body(mtu)
+
+    def _probe_mtu(self, now: float) -> None:
+        path = self.path
+        if self._pmtu is None or path is None or self.session.sealing is None:
+            return
+        for mtu in self._pmtu.tick(now):
+            body = path.body(mtu)
+            probe = item(Item.MTU_PROBE, SIZE.pack(mtu))
+            self._send(path, now, body, probe.ljust(body - TAG_SIZE, b"\0"))
+        self._resize()
