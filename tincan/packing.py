@@ -37,7 +37,8 @@ class OpenRecord:
 
     ``address``: of ``view``, for system calls that we make by ourselves. ``frames``: how many are
     packed. ``full``: the fill at which the record is to be sent, without asking for more.
-    Sealed, it lies in the first ``count`` of ``slots``, with ``last`` bytes in the last one.
+    Sealed, it lies in the first ``count`` of ``slots``, with ``last`` bytes in the last one. Short
+    records may follow each other there, to be sent together.
     """
 
     __slots__ = (
@@ -45,6 +46,7 @@ class OpenRecord:
         "_body",
         "_cuts",
         "_lead",
+        "_start",
         "address",
         "count",
         "fill",
@@ -66,6 +68,7 @@ class OpenRecord:
         self.last = 0
         self._body = 0  # what ``slots`` was cut for
         self._lead = 0
+        self._start = 0  # of what is not sealed yet
         self._cuts: dict[tuple[int, int], Slots] = {}
 
     def append(self, items: bytes) -> None:
@@ -81,41 +84,41 @@ class OpenRecord:
     def clear(self) -> int:
         """Forget what was packed; return how many frames that were."""
         frames = self.frames
-        self.fill = self.frames = 0
+        self.fill = self.frames = self._start = 0
         return frames
 
-    def seal(self, key: SealingKey, body: int, channel: int | None) -> int:
+    def seal(self, key: SealingKey, body: int, channel: int | None) -> None:
         """Encrypt what was packed, for datagrams of ``body`` bytes of record each.
 
-        Return the record's size. The slots are valid until the next frame is packed.
+        What is packed next, before ``clear``, becomes another record behind this one, to be sent
+        with it: this one must then have filled its last datagram.
         """
         lead = 0 if channel is None else CHANNEL_SIZE
         if body != self._body or lead != self._lead:
             self._cut(body, lead)
-        slots, view, fill = self.slots, self.view, self.fill
-        size = fill + TAG_SIZE
-        self.count = count = -(-size // body)
+        slots, view, start, fill = self.slots, self.view, self._start, self.fill
+        size = fill + TAG_SIZE - start
+        count = -(-size // body)
         self.last = last = size - (count - 1) * body
         counter = key.counter
         key.counter = counter + 1
         header = HEADER.pack(RECORD, 0, count, VERSION, key.receiver, counter)
-        key.aead.encrypt_into(ZERO_NONCE + header[8:], view[:fill], header, view[:size])
-        headers = slots.headers
+        sealed = start + size
+        key.aead.encrypt_into(ZERO_NONCE + header[8:], view[start:fill], header, view[start:sealed])
+        first = start // body
+        self.count = first + count
+        self._start = self.fill = self.count * body
+        headers, stride = slots.headers, slots.stride
+        at, end = first * stride, self.count * stride
         if channel is None:
-            if count == 1:
-                headers[:HEADER_SIZE] = header
-                return size
-            end = count * HEADER_SIZE
-            headers[:end] = header * count
-            headers[1:end:HEADER_SIZE] = _INDICES[:count]
-            return size
-        front = channel.to_bytes(2, "big")
-        full = front + (HEADER_SIZE + body).to_bytes(2, "big") + header
-        short = front + (HEADER_SIZE + last).to_bytes(2, "big") + header
-        end = count * slots.stride
-        headers[:end] = full * (count - 1) + short
-        headers[lead + 1 : end : slots.stride] = _INDICES[:count]
-        return size
+            headers[at:end] = header * count if count > 1 else header
+        else:
+            front = channel.to_bytes(2, "big")
+            full = front + (HEADER_SIZE + body).to_bytes(2, "big") + header
+            short = front + (HEADER_SIZE + last).to_bytes(2, "big") + header
+            headers[at:end] = full * (count - 1) + short
+        if count > 1:
+            headers[at + lead + 1 : end : stride] = _INDICES[:count]
 
     def datagrams(self) -> Iterator[bytes]:
         """Yield each datagram of the sealed record as one piece, for those who cannot gather."""

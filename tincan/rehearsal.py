@@ -39,7 +39,8 @@ class Rehearsal:
         """Once through."""
         record = self._record
         record.append(ITEMS)
-        size = record.seal(self._sealing, FIRST_SLOT, None)
+        record.seal(self._sealing, FIRST_SLOT, None)
+        size = record.last
         record.clear()
         header = record.slots.headers[:HEADER_SIZE]
         keys = self._ingress.keys

@@ -8,7 +8,7 @@ from collections import Counter
 from typing import Final
 
 from tincan.backlog import FLOOR, Backlog
-from tincan.loss import NO_LIMIT, Loss, cut
+from tincan.loss import Loss, cut
 from tincan.packing import OpenRecord
 from tincan.path import Path
 from tincan.pmtu import BASE, PathMtu
@@ -70,13 +70,11 @@ class Sender:
             if not self._backlog.has_room(queued, now):
                 self._counters["frames_dropped.device_backlog"] += record.clear()
                 return
-            limit = self.loss.longest(now) * self.body if self.loss.share else NO_LIMIT
-            if record.fill > limit:
-                items = bytes(record.view[: record.fill])
-                record.clear()
-                for part, record.frames in cut(items, limit):
-                    self._send(path, now, items=part)
-                return
+            if self.loss.share:
+                limit = self.loss.longest(now) * self.body
+                if record.fill > limit:
+                    self._send_cut(path, now, limit)
+                    return
         self._send(path, now)
 
     def _send(self, path: Path | None, now: float, body: int = 0, items: bytes = b"") -> bool:
@@ -86,28 +84,61 @@ class Sender:
         """
         record = self.record
         record.append(items)
-        key, frames, size, sent = self.session.sealing, record.frames, 0, False
-        if key is not None and path is not None:
-            size = record.seal(key, body or self.body, path.channel)
-            record.clear()
-            try:
-                sent = transmit(path, record, self._counters)
-            except PathTooSmall:
-                self._too_small(path, now, body)
+        key = self.session.sealing
+        if key is None or path is None:
+            return self._not_sent()
+        record.seal(key, body or self.body, path.channel)
+        return self._transmit(path, now, 1, body)
+
+    def _send_cut(self, path: Path, now: float, limit: int) -> None:
+        """Send what was packed in records of ``limit`` bytes, as many as fit in one go."""
+        record, key = self.record, self.session.sealing
+        if key is None:
+            self._not_sent()
+            return
+        items = bytes(record.view[: record.fill])
         record.clear()
+        records = 0
+        for part, frames in cut(items, limit):
+            if record.fill + len(part) + TAG_SIZE > len(record.view):
+                self._transmit(path, now, records)
+                records = 0
+            record.append(part)
+            record.frames += frames
+            record.seal(key, self.body, path.channel)
+            records += 1
+            if record.last < self.body:
+                self._transmit(path, now, records)
+                records = 0
+        if records:
+            self._transmit(path, now, records)
+
+    def _transmit(self, path: Path, now: float, records: int, body: int = 0) -> bool:
+        """Send what is sealed, so many records; return whether all of it left."""
+        record = self.record
+        try:
+            sent = transmit(path, record, self._counters)
+        except PathTooSmall:
+            self._too_small(path, now, body)
+            sent = False
         if not sent:
-            if frames:
-                self._counters["frames_dropped.not_sent"] += frames
-            return False
+            return self._not_sent()
         datagrams = record.count
+        size = (datagrams - 1) * record.slots.size + record.last
         self._backlog.sent(size)
         self.tx_bytes += size
-        self.tx_records += 1
+        self.tx_records += records
         self.tx_datagrams += datagrams
-        self.tx_frames += frames
+        self.tx_frames += record.clear()
         if now >= self._traffic_due and (datagrams > 1 or size > SMALL) and not body:
             self._note_traffic(datagrams, size, now)
         return True
+
+    def _not_sent(self) -> bool:
+        frames = self.record.clear()
+        if frames:
+            self._counters["frames_dropped.not_sent"] += frames
+        return False
 
     def _too_small(self, path: Path, now: float, body: int) -> None:
         """The kernel says that the path takes less than we sent."""
