@@ -17,6 +17,7 @@ import math
 import ssl
 from collections import Counter
 from collections.abc import Callable, Collection
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Final
 
@@ -93,6 +94,7 @@ class SignalClient:
         self._backoff = backoff or Backoff()
         self._presence = Presence(keys, private, name, counters=self.counters)
         self._channel: Channel | None = None
+        self._attempt: asyncio.Timeout | None = None  # while a connection is being made
         self._error: str | None = None
         self._told: set[str] = set()
         self._joined_at = math.inf
@@ -121,9 +123,12 @@ class SignalClient:
     def network_changed(self, gone: Collection[str] = ()) -> None:
         """Addresses or routes are other than before: retry now, or check the connection.
 
-        One from an address that is ``gone`` is dead, and is not waited for.
+        One from an address that is ``gone`` is dead, and is not waited for; nor is an attempt
+        that was begun before: it may have come from there, or by a way that is no more.
         """
         self._backoff.succeeded()
+        if self._attempt is not None:
+            self._attempt.reschedule(asyncio.get_running_loop().time())
         if self._channel is not None and self._channel.local_host in gone:
             self._channel.abort()
         self._hurry.set()
@@ -157,7 +162,14 @@ class SignalClient:
     async def _connection(self) -> _End:
         """Live one connection, from TCP to its end."""
         try:
-            async with connect(self._url, self._tls) as channel:
+            async with AsyncExitStack() as stack:
+                try:
+                    async with asyncio.timeout(None) as self._attempt:
+                        channel = await stack.enter_async_context(connect(self._url, self._tls))
+                except TimeoutError:
+                    return _End(Failure.TROUBLE, "this host's network has changed")
+                finally:
+                    self._attempt = None
                 return await self._converse(channel)
         except ConnectFailed as error:
             return _End(Failure.REFUSED if error.refused else Failure.TROUBLE, str(error))
