@@ -98,7 +98,7 @@ class Ingress:
         for turn in _BUDGET:
             have = source.have
             if have > slots.last_start:
-                have = self._make_room(source, landing, slots)
+                have = self._make_room(source, slots)
             try:
                 received = sock.receive(slots, have)
             except OSError:
@@ -206,13 +206,13 @@ class Ingress:
             and (receiver, counter) not in self._reassembly
         )
 
-    def _make_room(self, source: Source, landing: Landing, slots: Slots) -> int:
+    def _make_room(self, source: Source, slots: Slots) -> int:
         """Begin at the front of the landing again, with what waits for its rest; return the slot
         behind that."""
         first, have, stride, size = source.first, source.have, slots.stride, slots.size
         count = have - first
         slots.headers[: count * stride] = slots.headers[first * stride : have * stride]
-        landing.body[: count * size] = landing.body[first * size : have * size]
+        slots.bodies[: count * size] = slots.bodies[first * size : have * size]
         source.first, source.have = 0, count
         return count
 

@@ -206,7 +206,8 @@ class UdpSocket:
     def receive(self, slots: Slots, first: int = 0) -> tuple[int, int, Address] | None:
         """Receive one batch into the slots from slot ``first`` on; None: nothing waits.
 
-        ``first`` is below ``slots.last_start``.
+        ``first`` is at most ``slots.last_start``.
+
         Return its bytes, the size of each datagram in it but the last (0 when the batch did not
         fit and was cut off), and where it came from: the same object as the last time, if it is
         the same address. Raise OSError for errors of earlier sends that surface here.

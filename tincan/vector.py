@@ -68,7 +68,7 @@ class Slots:
             _SLOT.pack_into(
                 self._array, i * SLOT_SIZE, head + i * stride, stride, body + i * size, size
             )
-        self.shorten(self.count - 1, len(bodies) - (self.count - 1) * size)
+        self.shorten(self.count - 1, short)
         self.places = [
             _IOV.pack(self.address + first * SLOT_SIZE, 2 * room)
             for first in range(self.last_start + 1)
