@@ -115,7 +115,10 @@ class Ingress:
                 if not turn:
                     break  # rarely more waits, and if so, epoll says so for less than a call
             elif segment:
-                self._misfit(source, slots, size, segment, address, now)
+                flat = flatten(slots, have, size)
+                if have:
+                    self._release(source, slots, now)
+                self._take_apart(source, flat, segment, address, now)
                 slots = landing.slots(source.slot, source.lead)
             elif size:
                 self._counters["datagrams_dropped.oversized"] += 1
@@ -154,7 +157,7 @@ class Ingress:
                 last = length
         at = have * stride + lead
         if headers[at] != RECORD or last <= 0:  # not ours to land; what waits goes on waiting
-            self._take_apart(source, slots, have, end, last, address, now)
+            self._take_apart(source, flatten(slots, have, size), slots.full, address, now)
             return
         first = have
         header = headers[at : at + HEADER_SIZE]
@@ -194,7 +197,8 @@ class Ingress:
             at = first * stride + lead
             header = headers[at : at + HEADER_SIZE]
         source.have = 0
-        self._take_apart(source, slots, first, end, last, address, now)
+        size = (end - first - 1) * slots.full + stride + last
+        self._take_apart(source, flatten(slots, first, size), slots.full, address, now)
 
     def _may_wait(self, receiver: int, counter: int, count: int, slots: Slots) -> bool:
         """Whether a record of ``count`` datagrams may wait in a landing for its rest: it is for one
@@ -226,44 +230,17 @@ class Ingress:
 
     def _release(self, source: Source, slots: Slots, now: float) -> None:
         """Hand the fragments that wait to reassembly: their rest did not come next."""
-        first, have = source.first, source.have
+        flat = flatten(slots, source.first, (source.have - source.first) * slots.full)
         source.have = 0
-        self._take_apart(source, slots, first, have, slots.size, None, now)
+        self._take_apart(source, flat, slots.full, None, now)
 
     def _take_apart(
-        self,
-        source: Source,
-        slots: Slots,
-        first: int,
-        end: int,
-        last: int,
-        address: Address | None,
-        now: float,
+        self, source: Source, flat: bytes, step: int, address: Address | None, now: float
     ) -> None:
-        """Take the datagrams in slots ``first`` up to ``end`` one by one. ``last``: bytes of body
-        in the last one, below 0 if its header is not whole."""
+        """Take the datagrams of a batch, of ``step`` bytes each but the last, one by one."""
         self._counters["batches_flattened"] += 1
-        size = (end - first - 1) * slots.full + slots.stride + last
-        flat = flatten(slots, first, size)
-        for start in range(0, size, slots.full):
-            self._datagram(source, flat[start : start + slots.full], address, now)
-
-    def _misfit(
-        self,
-        source: Source,
-        slots: Slots,
-        size: int,
-        segment: int,
-        address: Address,
-        now: float,
-    ) -> None:
-        """Take a batch apart whose datagrams have another size than the slots."""
-        self._counters["batches_flattened"] += 1
-        flat = flatten(slots, source.have, size)
-        if source.have:
-            self._release(source, slots, now)
-        for start in range(0, size, segment):
-            self._datagram(source, flat[start : start + segment], address, now)
+        for start in range(0, len(flat), step):
+            self._datagram(source, flat[start : start + step], address, now)
 
     def _datagram(
         self, source: Source, datagram: bytes, address: Address | None, now: float
@@ -454,8 +431,11 @@ class Ingress:
 
     def deliver(self, item: memoryview) -> None:
         """Write a frame (virtio header first) to the TAP."""
+        self._put(self._write if self._vnet_hdr else self._segment_and_write, item)
+
+    def _put(self, write: Callable[[memoryview], int | None], item: memoryview) -> None:
+        """Write, and count what is not taken."""
         try:
-            write = self._write if self._vnet_hdr else self._segment_and_write
             if write(item) is None:
                 self._counters["frames_dropped.tap_full"] += 1
         except OSError as error:
@@ -475,9 +455,5 @@ class Ingress:
             self._counters[f"frames_dropped.{error.reason}"] += 1
             return 0
         for frame in frames:
-            try:
-                if self._write(memoryview(frame)) is None:
-                    self._counters["frames_dropped.tap_full"] += 1
-            except OSError as error:
-                self._refused(error)
+            self._put(self._write, memoryview(frame))
         return len(item)
