@@ -11,7 +11,7 @@ import errno
 import struct
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from tincan.crypto import AuthenticationFailed
@@ -70,7 +70,6 @@ class Source:
     held: Landing | None = None
     first: int = 0
     have: int = 0  # 0: nothing waits
-    header: bytearray = field(default_factory=bytearray)  # of the record that waits, index 0
 
 
 class Ingress:
@@ -160,49 +159,57 @@ class Ingress:
             self._take_apart(source, flatten(slots, have, size), slots.full, address, now)
             return
         first = have
-        header = headers[at : at + HEADER_SIZE]
         if have:
-            waiting = source.header
-            if header[1] == have - source.first and header[2:] == waiting[2:]:
-                first, header = source.first, waiting
+            header = headers[at : at + HEADER_SIZE]
+            begun = source.first * stride + lead
+            if (
+                header[1] == have - source.first
+                and header[2:] == headers[begun + 2 : begun + HEADER_SIZE]
+            ):
+                first = source.first
             else:
                 self._release(source, slots, now)
-        while True:
+            source.have = 0
+        while first < end:
+            at = first * stride
+            header = headers[at + lead : at + stride]
             kind, index, count, version, receiver, counter = HEADER.unpack(header)
             after = first + count
-            if kind != RECORD or version != VERSION or index or not count:
-                break
-            if after > end:
-                if last != slot or not self._may_wait(receiver, counter, count, slots):
-                    break
-                source.first, source.have, source.header = first, end, header
-                source.slot = slot  # a datagram in between may have asked for another
-                return
-            at = first * stride
-            if count > 1 and (
-                headers.count(header[2:], at, after * stride) != count
-                or headers[at + lead + 1 : after * stride : stride] != _INDICES[:count]
+            strange = kind != RECORD or version != VERSION or not count
+            if strange or (lead and headers[at] & 0xC0 != 0x40):
+                pass
+            elif index:
+                if index == count and self._is_spare(receiver, counter):
+                    self._counters["parities_spare"] += 1
+                    first += 1
+                    continue
+            elif after > end:
+                here = headers.count(header[2:], at, end * stride)
+                if here == end - first and last == slot and self._may_wait(header, slots):
+                    source.first, source.have = first, end
+                    source.slot = slot  # a datagram in between may have asked for another
+                    return
+            elif count == 1 or (
+                headers.count(header[2:], at, after * stride) == count
+                and headers[at + lead + 1 : after * stride : stride] == _INDICES[:count]
             ):
-                break
-            if lead and headers[at] & 0xC0 != 0x40:
-                break
-            begin = first * slot
-            if after == end:
-                source.have = 0
-                stop = begin + (count - 1) * slot + last
-                self._open(source, slots.bodies, begin, stop, header, address, now)
-                return
-            self._open(source, slots.bodies, begin, after * slot, header, address, now)
-            first = after
-            at = first * stride + lead
-            header = headers[at : at + HEADER_SIZE]
-        source.have = 0
-        size = (end - first - 1) * slots.full + stride + last
-        self._take_apart(source, flatten(slots, first, size), slots.full, address, now)
+                stop = after * slot if after < end else (end - 1) * slot + last
+                self._open(source, slots.bodies, first * slot, stop, header, address, now)
+                first = after
+                continue
+            size = slot if first < end - 1 else last
+            self._datagram(source, slots.datagram(first, size), address, now)
+            first += 1
 
-    def _may_wait(self, receiver: int, counter: int, count: int, slots: Slots) -> bool:
-        """Whether a record of ``count`` datagrams may wait in a landing for its rest: it is for one
-        of our keys, no longer than a record can be, and nothing of the rest has overtaken it."""
+    def _is_spare(self, receiver: int, counter: int) -> bool:
+        """Whether nothing waits for this parity: its record came whole, or not at all."""
+        return receiver in self.keys and (receiver, counter) not in self._reassembly
+
+    def _may_wait(self, header: bytearray, slots: Slots) -> bool:
+        """Whether the record that begins with ``header`` may wait in a landing for its rest: it is
+        for one of our keys, no longer than a record can be, and nothing of the rest has overtaken
+        it."""
+        _, _, count, _, receiver, counter = HEADER.unpack(header)
         return (
             receiver in self.keys
             and (count - 1) * slots.size < MAX_RECORD
@@ -319,12 +326,17 @@ class Ingress:
         if not opening.window.check(key[1]):
             self._counters["datagrams_dropped.replayed"] += 1
             return
-        whole = body if count == 1 else self._reassembly.add(key, index, count, body, now)
-        if whole is not None:
-            if count > 1:
-                self._counters["records_reassembled"] += 1
-            buffer = memoryview(bytearray(whole))
-            self._open(source, buffer, 0, len(whole), header, address, now)
+        restored, came = False, opening.window.count
+        if count > 1:
+            found = self._reassembly.add(key, index, count, body, now)
+            if found is None:
+                return
+            body, restored = found
+            self._counters["records_restored" if restored else "records_reassembled"] += 1
+        self._open(source, memoryview(bytearray(body)), 0, len(body), header, address, now)
+        if restored and opening.window.count > came:
+            opening.window.restored += 1
+            opening.window.gap = True
 
     # -- records
 

@@ -2,12 +2,13 @@
 
 A record is lost with any one of its datagrams. At 1 % of them, one in three records of 45 is: a
 flow of bbr that has 910 Mbit/s with single frames has 140. So each side tells the other what it
-misses (the counters of records have no gaps but those), and a sender whose path loses keeps its
-records so short that few are lost, and cuts super-frames for that (tincan.segment.split): what TCP
-sent as one is then several, each a few segments long. Without losses there are no reports, and
-silence means that the path is clean again.
+misses (the counters of records have no gaps but those), and a sender whose path loses gives each
+record a parity (tincan.parity), and keeps it so short that two of its datagrams are seldom lost.
+Super-frames are cut for that (tincan.segment.split): what TCP sent as one is then several. Without
+losses there are no reports, and silence means that the path is clean again.
 """
 
+import math
 import struct
 from collections.abc import Iterator
 from typing import Final
@@ -15,16 +16,15 @@ from typing import Final
 from tincan.errors import MalformedDatagram
 from tincan.replay import ReplayWindow
 from tincan.segment import split
-from tincan.wire import ITEM, ITEM_SIZE, LENGTH_MASK, TAG_SIZE, Item, item
+from tincan.wire import ITEM, ITEM_SIZE, LENGTH_MASK, MAX_FRAGMENTS, TAG_SIZE, Item, item
 
-REPORT = struct.Struct(">II")  # records that should have come since the last report; that did
+REPORT = struct.Struct(">III")  # records since the last report: sent, lost, restored
 REPORT_INTERVAL: Final = 0.1  # s between two reports
 ENOUGH: Final = 32  # records that a report must be about
-CLEAN: Final = 0.0003  # share of datagrams; below that, records may have any length
-ACCEPTED: Final = 0.04  # share of records that may be lost for the sake of longer ones
-SHORTEST: Final = 4  # datagrams; shorter ones cost more than they save
+CLEAN: Final = 0.0003  # share of datagrams; below that, records need no parity
+ACCEPTED: Final = 0.01  # share of records in which two datagrams may be lost, for longer ones
+SHORTEST: Final = 8  # datagrams; more than an eighth of the path is not for parities
 HALVED_AFTER: Final = 5.0  # s without a report in which the estimate is halved
-NO_LIMIT: Final = 1 << 30
 
 
 class Loss:
@@ -38,21 +38,24 @@ class Loss:
         self._records = self._datagrams = 0  # sent, until then
         self._reported = 0.0  # when we reported
         self._window: ReplayWindow | None = None
-        self._seen = (0, 0)  # what should have come under this window, and what did, until then
+        self._seen = (0, 0, 0)  # what should have come, came, and was restored, until then
 
     # -- the receiver's side
 
     def gap(self, window: ReplayWindow, now: float) -> bytes:
         """Note that ``window`` has missed something; return a report to send, or nothing."""
         if window is not self._window:
-            self._window, self._seen = window, (window.top + 1, window.count)
+            self._window = window
+            self._seen = (window.top + 1, window.count, window.restored)
             return b""
-        expected, received = window.top + 1 - self._seen[0], window.count - self._seen[1]
+        expected = window.top + 1 - self._seen[0]
         if now < self._reported + REPORT_INTERVAL or expected < ENOUGH:
             return b""
+        lost = max(expected - (window.count - self._seen[1]), 0)  # less, if late ones came
+        restored = window.restored - self._seen[2]
         self._reported = now
-        self._seen = (window.top + 1, window.count)
-        return item(Item.LOSS, REPORT.pack(expected, min(received, expected)))
+        self._seen = (window.top + 1, window.count, window.restored)
+        return item(Item.LOSS, REPORT.pack(expected, lost, restored))
 
     # -- the sender's side
 
@@ -61,21 +64,26 @@ class Loss:
 
         Raise struct.error if it is none.
         """
-        expected, received = REPORT.unpack(payload)
+        expected, lost, restored = REPORT.unpack(payload)
         self._fade(now)
         sent = records - self._records
         per_record = (datagrams - self._datagrams) / sent if sent > 0 else 1.0
         self._records, self._datagrams, self._at = records, datagrams, now
-        if expected >= ENOUGH and received <= expected:
-            sample = (1 - received / expected) / max(per_record, 1.0)
+        # A queue that overflows loses datagrams in a row, which no parity makes good. Were those
+        # counted, too, parities would make it overflow all the more.
+        hit = restored if self.share >= CLEAN else lost
+        if ENOUGH <= expected >= hit:
+            sample = hit / expected / max(per_record, 1.0)
             self.share = (self.share + sample) / 2 if self.share else sample
 
-    def longest(self, now: float) -> int:
-        """How many datagrams a record may have now; NO_LIMIT: as many as it likes."""
+    def longest(self, now: float) -> int | None:
+        """How many datagrams a record may have now, parity aside; None: it needs no parity."""
         self._fade(now)
         if self.share < CLEAN:
-            return NO_LIMIT
-        return max(SHORTEST, int(ACCEPTED / self.share))
+            return None
+        # Of n + 1 datagrams two are lost with a probability of about (n share)^2 / 2.
+        longest = int(math.sqrt(2 * ACCEPTED) / self.share)
+        return min(max(SHORTEST, longest), MAX_FRAGMENTS - 1)
 
     def _fade(self, now: float) -> None:
         while self.share and now >= self._at + HALVED_AFTER:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from tincan.memory import piece
+from tincan.parity import parity
 from tincan.session import SealingKey
 from tincan.vector import Slots, address_of
 from tincan.wire import (
@@ -38,13 +39,15 @@ class OpenRecord:
     ``address``: of ``view``, for system calls that we make by ourselves. ``frames``: how many are
     packed. ``full``: the fill at which the record is to be sent, without asking for more.
     Sealed, it lies in the first ``count`` of ``slots``, with ``last`` bytes in the last one. Short
-    records may follow each other there, to be sent together.
+    records may follow each other there, to be sent together, each with its parity if it is to have
+    one.
     """
 
     __slots__ = (
         "__weakref__",
         "_body",
         "_cuts",
+        "_first",
         "_lead",
         "_start",
         "address",
@@ -69,6 +72,7 @@ class OpenRecord:
         self._body = 0  # what ``slots`` was cut for
         self._lead = 0
         self._start = 0  # of what is not sealed yet
+        self._first = 0  # slot of what was sealed last
         self._cuts: dict[tuple[int, int], Slots] = {}
 
     def append(self, items: bytes) -> None:
@@ -105,7 +109,7 @@ class OpenRecord:
         header = HEADER.pack(RECORD, 0, count, VERSION, key.receiver, counter)
         sealed = start + size
         key.aead.encrypt_into(ZERO_NONCE + header[8:], view[start:fill], header, view[start:sealed])
-        first = start // body
+        self._first = first = start // body
         self.count = first + count
         self._start = self.fill = self.count * body
         headers, stride = slots.headers, slots.stride
@@ -119,6 +123,18 @@ class OpenRecord:
             headers[at:end] = full * (count - 1) + short
         if count > 1:
             headers[at + lead + 1 : end : stride] = _INDICES[:count]
+
+    def protect(self) -> None:
+        """Have a parity follow the record sealed last, which must have filled its last datagram."""
+        body, stride, headers = self._body, self.slots.stride, self.slots.headers
+        first, after = self._first, self.count
+        end = after * body
+        self.view[end : end + body] = parity(self.view[first * body : end], body)
+        at = after * stride
+        headers[at : at + stride] = headers[first * stride : (first + 1) * stride]
+        headers[at + self._lead + 1] = after - first
+        self.count = after + 1
+        self._start = self.fill = end + body
 
     def datagrams(self) -> Iterator[bytes]:
         """Yield each datagram of the sealed record as one piece, for those who cannot gather."""

@@ -1,16 +1,18 @@
-"""Records whose datagrams came in pieces: bounded, pure."""
+"""Records whose datagrams came in pieces, or one of them not at all: bounded, pure."""
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, TypeAlias
 
+from tincan.parity import restored
 from tincan.wire import MAX_RECORD
 
 MAX_PARTIAL: Final = 64  # records in pieces at a time, over all peers
 MAX_BYTES: Final = 4 << 20
 MAX_AGE: Final = 1.0  # s; longer than any reordering
 
-Key = tuple[int, int]  # receiver index, record counter
+Key: TypeAlias = tuple[int, int]  # receiver index, record counter
+Whole: TypeAlias = tuple[bytes, bool]  # a ciphertext; whether it took the parity to complete it
 
 
 @dataclass(slots=True)
@@ -31,15 +33,16 @@ class Reassembly:
         self._bytes = 0
         self._counters = counters
 
-    def add(self, key: Key, index: int, count: int, body: bytes, now: float) -> bytes | None:
-        """Take a fragment; return the whole ciphertext when this was the last one missing."""
+    def add(self, key: Key, index: int, count: int, body: bytes, now: float) -> Whole | None:
+        """Take a fragment, or the parity (``index`` = ``count``); return the record when this was
+        the last one needed."""
         partial = self._partial.get(key)
         if partial is None:
             self.expire(now)
             if len(self._partial) >= MAX_PARTIAL:
                 self._drop(next(iter(self._partial)))
             partial = self._partial[key] = Partial(count, now)
-        if count != partial.count or index >= count or index in partial.pieces:
+        if count != partial.count or index > count or index in partial.pieces:
             self._counters["datagrams_dropped.fragment_refused"] += 1
             return None
         partial.pieces[index] = body
@@ -54,7 +57,15 @@ class Reassembly:
             return None
         del self._partial[key]
         self._bytes -= partial.size
-        return b"".join(partial.pieces[i] for i in range(count))
+        pieces = partial.pieces
+        restoring = count in pieces
+        if restoring:
+            missing = restored(list(pieces.values()))
+            if missing is None:
+                self._counters["records_dropped.incomplete"] += 1
+                return None
+            pieces[next(i for i in range(count) if i not in pieces)] = missing
+        return b"".join(pieces[i] for i in range(count)), restoring
 
     def __contains__(self, key: Key) -> bool:
         """Whether pieces of this record wait here."""

@@ -22,12 +22,13 @@ class ReplayWindow:
     the window (RFC 4303 section 3.4.3).
     """
 
-    __slots__ = ("_seen", "count", "gap", "top")
+    __slots__ = ("_seen", "count", "gap", "restored", "top")
 
     def __init__(self) -> None:
         self.top = -1  # highest counter committed
         self.count = 0  # how many were
-        self.gap = False  # a counter was passed over; whoever has noted that clears it
+        self.restored = 0  # how many of those came with a loss (counted by who has made it good)
+        self.gap = False  # something was lost; whoever has noted that clears it
         self._seen = bytearray(WINDOW)  # [counter & _MASK], valid for the WINDOW counters to top
 
     def check(self, counter: int) -> bool:

@@ -71,9 +71,9 @@ class Sender:
                 self._counters["frames_dropped.device_backlog"] += record.clear()
                 return
             if self.loss.share:
-                limit = self.loss.longest(now) * self.body
-                if record.fill > limit:
-                    self._send_cut(path, now, limit)
+                longest = self.loss.longest(now)
+                if longest is not None:
+                    self._send_protected(path, now, longest)
                     return
         self._send(path, now)
 
@@ -90,24 +90,30 @@ class Sender:
         record.seal(key, body or self.body, path.channel)
         return self._transmit(path, now, 1, body)
 
-    def _send_cut(self, path: Path, now: float, limit: int) -> None:
-        """Send what was packed in records of ``limit`` bytes, as many as fit in one go."""
-        record, key = self.record, self.session.sealing
+    def _send_protected(self, path: Path, now: float, longest: int) -> None:
+        """Send what was packed in records of up to ``longest`` datagrams, each with its parity."""
+        record, key, body = self.record, self.session.sealing, self.body
         if key is None:
             self._not_sent()
             return
         items = bytes(record.view[: record.fill])
         record.clear()
         records = 0
-        for part, frames in cut(items, limit):
-            if record.fill + len(part) + TAG_SIZE > len(record.view):
+        longest = min(longest, len(record.view) // body - 1)
+        for part, frames in cut(items, longest * body):
+            datagrams = -(-(len(part) + TAG_SIZE) // body)
+            if record.fill + (datagrams + 1) * body > len(record.view):
                 self._transmit(path, now, records)
                 records = 0
+            if datagrams > 1:  # all bodies of one size: the rest is padding
+                part = part.ljust(datagrams * body - TAG_SIZE, b"\0")
             record.append(part)
             record.frames += frames
-            record.seal(key, self.body, path.channel)
+            record.seal(key, body, path.channel)
             records += 1
-            if record.last < self.body:
+            if datagrams > 1:
+                record.protect()
+            elif record.last < body:
                 self._transmit(path, now, records)
                 records = 0
         if records:

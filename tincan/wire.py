@@ -9,11 +9,15 @@ A *datagram* starts with 16 bytes, big-endian::
 
     type      >= 0x80, so that STUN (0..3) and TURN ChannelData (64..79) stay apart (RFC 7983)
     index     this fragment of the record, from 0;  count: fragments in all, 1..255
+              index = count: the record's parity
     receiver  the receiver's own index for the session (survives a change of address)
     counter   of the record, never repeated under one key; also the AEAD nonce
 
 A *record* is one AEAD ciphertext, tag last, cut over the bodies of ``count`` datagrams, all of
 the same size but the last. Associated data: the header with index 0.
+
+Where datagrams are lost, a *parity* may follow a record whose bodies all have one size: their sum
+modulo 2, which stands in for any one of them. It needs no tag: what is made of it has one.
 
 The plaintext of a record is a run of *items*, each behind one big-endian word::
 

@@ -1,10 +1,13 @@
 """What arrives at a socket, sent by a peer or by anybody: taken, or counted, never raised."""
 
+import contextlib
 import select
 import socket
 import struct
 import time
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -14,7 +17,16 @@ from lab.bench.pump import End, frame, pair
 from tincan.landing import FIRST_SLOT
 from tincan.rehearsal import Rehearsal
 from tincan.udp import UDP_SEGMENT, UdpSocket
-from tincan.wire import HEADER, RECORD, VERSION, VNET_SIZE, Item, item
+from tincan.wire import (
+    CHANNEL_SIZE,
+    HEADER,
+    HEADER_SIZE,
+    RECORD,
+    VERSION,
+    VNET_SIZE,
+    Item,
+    item,
+)
 
 STRANGE = 77  # no receiver index of ours
 
@@ -252,3 +264,40 @@ def test_records_of_one_run_end_anywhere(ends: tuple[End, End]) -> None:
     assert two.tap.frames == 20 * 6
     assert not two.counters["records_reassembled"]
     assert not two.counters["batches_flattened"]
+
+
+@pytest.mark.parametrize("channel", [None, 0x4001], ids=["direct", "relayed"])
+def test_no_frame_is_lost_with_one_datagram_of_each_record(
+    ends: tuple[End, End], channel: int | None
+) -> None:
+    one, two = ends
+    path = one.negotiation.path
+    assert path is not None
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as wire:
+        wire.bind(("127.0.0.1", 0))
+        wire.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
+        wire.setblocking(False)
+        one.negotiation.path = replace(path, address=wire.getsockname(), channel=channel)
+        one.link._resize()
+        one.link.loss.share = 0.01
+        one.link.loss._at = time.monotonic()
+        lead = 0
+        if channel is not None:
+            two.sock.on_channel, lead = (lambda *_: None), CHANNEL_SIZE
+        arrived: Counter[bytes] = Counter()
+        for number in range(30):
+            one.tap.waiting = [frame(9000), frame(3000), frame(200)]
+            one.egress.wake(time.monotonic())
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    datagram = wire.recv(2048)
+                    record = datagram[lead + 8 : lead + HEADER_SIZE]
+                    arrived[record] += 1
+                    if arrived[record] != 1 + number % 8:
+                        wire.sendto(datagram, two.sock.address)
+            drain(two)
+    assert two.tap.frames == 90
+    assert two.counters["records_restored"] >= 25
+    assert not [name for name in two.counters if "drop" in name]
+    lost = next(iter(two.session.opening.values())).window.restored
+    assert lost == two.counters["records_restored"]

@@ -122,7 +122,7 @@ def test_fragments_in_any_order_make_the_record(order: list[int], repeated: int)
     for index in [order[0], *order]:
         assert whole is None
         whole = reassembly.add((1, 2), index, 9, pieces[index], 0.0)
-    assert whole == b"".join(pieces)
+    assert whole == (b"".join(pieces), False)
     assert counters["datagrams_dropped.fragment_refused"] == 1
 
 
@@ -134,7 +134,7 @@ def test_reassembly_is_bounded_and_forgets() -> None:
     assert counters["records_dropped.incomplete"] == 5
     reassembly.add((1, 999), 0, 2, b"x", MAX_AGE + 1)
     assert counters["records_dropped.incomplete"] == MAX_PARTIAL + 5
-    assert reassembly.add((1, 999), 1, 2, b"y", MAX_AGE + 1) == b"xy"
+    assert reassembly.add((1, 999), 1, 2, b"y", MAX_AGE + 1) == (b"xy", False)
 
 
 @given(st.lists(st.integers(1, 6), min_size=1, max_size=12), st.integers(1, 4000))
