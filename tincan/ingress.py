@@ -172,6 +172,7 @@ class Ingress:
             source.have = 0
         while first < end:
             at = first * stride
+            known = have if first < have else first  # what has waited was looked at
             header = headers[at + lead : at + stride]
             kind, index, count, version, receiver, counter = HEADER.unpack(header)
             after = first + count
@@ -184,13 +185,13 @@ class Ingress:
                     first += 1
                     continue
             elif after > end:
-                here = headers.count(header[2:], at, end * stride)
-                if here == end - first and last == slot and self._may_wait(header, slots):
-                    source.first, source.have = first, end
-                    source.slot = slot  # a datagram in between may have asked for another
-                    return
+                if last == slot and self._may_wait(receiver, counter, count, slots):
+                    if headers.count(header[2:], known * stride, end * stride) == end - known:
+                        source.first, source.have = first, end
+                        source.slot = slot  # a datagram in between may have asked for another
+                        return
             elif count == 1 or (
-                headers.count(header[2:], at, after * stride) == count
+                headers.count(header[2:], known * stride, after * stride) == after - known
                 and headers[at + lead + 1 : after * stride : stride] == _INDICES[:count]
             ):
                 stop = after * slot if after < end else (end - 1) * slot + last
@@ -205,11 +206,9 @@ class Ingress:
         """Whether nothing waits for this parity: its record came whole, or not at all."""
         return receiver in self.keys and (receiver, counter) not in self._reassembly
 
-    def _may_wait(self, header: bytearray, slots: Slots) -> bool:
-        """Whether the record that begins with ``header`` may wait in a landing for its rest: it is
-        for one of our keys, no longer than a record can be, and nothing of the rest has overtaken
-        it."""
-        _, _, count, _, receiver, counter = HEADER.unpack(header)
+    def _may_wait(self, receiver: int, counter: int, count: int, slots: Slots) -> bool:
+        """Whether a record of ``count`` datagrams may wait in a landing for its rest: it is for one
+        of our keys, no longer than a record can be, and nothing of the rest has overtaken it."""
         return (
             receiver in self.keys
             and (count - 1) * slots.size < MAX_RECORD
