@@ -18,21 +18,19 @@ FLOOR: Final = 128 << 10  # bytes, about two full records: never too much
 class Backlog:
     """One socket's queue. All sizes in bytes, ``now`` in s."""
 
-    __slots__ = ("_drained", "_limit", "_sent", "_since")
+    __slots__ = ("_drained", "_limit", "_since")
 
-    def __init__(self, now: float) -> None:
-        self._sent = 0
-        self._drained = 0  # of what was sent, at _since
+    def __init__(self, now: float, sent: int = 0) -> None:
+        self._drained = sent  # of what was sent, at _since
         self._since = now
         self._limit: float | None = None  # None: the queue does not stand
 
-    def sent(self, size: int) -> None:
-        """A record was handed to the kernel."""
-        self._sent += size
+    def has_room(self, sent: int, queued: int, now: float) -> bool:
+        """Return whether a large record may follow the ``queued`` bytes that wait.
 
-    def has_room(self, queued: int, now: float) -> bool:
-        """Return whether a large record may follow the ``queued`` bytes that wait."""
-        drained = self._sent - queued
+        ``sent``: all that was ever handed to the kernel, those included.
+        """
+        drained = sent - queued
         if queued <= FLOOR:
             self._since, self._drained, self._limit = now, drained, None
             return True

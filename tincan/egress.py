@@ -26,7 +26,6 @@ from tincan.wire import (
 TAP_BUDGET: Final = 128  # frames per wake-up; then the sockets have their turn
 QUIET: Final = 0.001  # s without a wake-up; the first frame after that is alone, in all likelihood
 LONE: Final = 2048  # bytes; then a frame below that goes at once, before we ask for a second
-LOOKS: Final = 2  # reads of a wake-up that are the likeliest to find nothing
 NO_VNET: Final = bytes(VNET_SIZE)
 _BUDGET: Final = range(TAP_BUDGET)
 _FRAME_AT: Final = ITEM_SIZE + VNET_SIZE
@@ -48,7 +47,7 @@ class Egress:
     def wake(self, now: float) -> bool:
         """Move what waits at the TAP, at most TAP_BUDGET frames; return whether anything did."""
         routes = self._policy.routes
-        look, readinto = self._tap.look, self._tap.readinto
+        read, fd = self._tap.read, self._tap.fd
         header = ETHERNET.unpack_from
         lead = self._lead
         favourite = self._favourite
@@ -60,29 +59,24 @@ class Egress:
         quiet = now - self._woken > QUIET
         self._woken = now
         for turn in _BUDGET:
-            try:
-                if turn < LOOKS:
-                    size = look(record.address + fill + lead, _ROOM - lead)
-                else:
-                    size = readinto(view[fill + lead : fill + _ROOM])
-            except OSError:
-                self._counters["tap_read_errors"] += 1  # EBADFD: the device is down or gone
-                break
-            if size is None or size < 0:
+            size = read(fd, record.address + fill + lead, _ROOM - lead)
+            if size < 0:
+                if self._tap.refused():
+                    self._counters["tap_read_errors"] += 1  # EBADFD: the device is down or gone
                 break
             start = fill + _FRAME_AT
             end = fill + lead + size
             if lead == _FRAME_AT:
                 view[fill + ITEM_SIZE : start] = NO_VNET
             route = routes.get(header(view, start)[0])
-            if route is None or (
-                view[start + route.protocol] in SUSPECTS
-                and looks_suspect(view, start, route.protocol)
-            ):
+            if route is not None:
+                link, source, protocol = route
+                if view[start + protocol] in SUSPECTS and looks_suspect(view, start, protocol):
+                    route = None
+            if route is None:
                 self._decide(view[fill + ITEM_SIZE : end], begun, now)
                 fill = record.fill
                 continue
-            link, source, _ = route
             if source is not None:
                 source.seen = now
             if link.record is record:

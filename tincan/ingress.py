@@ -185,11 +185,14 @@ class Ingress:
                     first += 1
                     continue
             elif after > end:
-                if last == slot and self._may_wait(receiver, counter, count, slots):
-                    if headers.count(header[2:], known * stride, end * stride) == end - known:
-                        source.first, source.have = first, end
-                        source.slot = slot  # a datagram in between may have asked for another
-                        return
+                if (
+                    last == slot
+                    and headers.count(header[2:], known * stride, end * stride) == end - known
+                    and self._may_wait(receiver, counter, count, slots)
+                ):
+                    source.first, source.have = first, end
+                    source.slot = slot  # a datagram in between may have asked for another
+                    return
             elif count == 1 or (
                 headers.count(header[2:], known * stride, after * stride) == after - known
                 and headers[at + lead + 1 : after * stride : stride] == _INDICES[:count]

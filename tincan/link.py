@@ -31,8 +31,6 @@ from tincan.wire import ECHO, SIZE, Item, item
 
 LINGER: Final = 3.0  # s an old path stays open after the move to a new one
 MAX_NEGOTIATIONS: Final = 3  # the running one and two attempts
-SMALL: Final = BASE - 200  # bytes of a record whose only datagram is below BASE for certain
-TRAFFIC_INTERVAL: Final = 0.05  # s between two words to path MTU discovery: it asks every 0.5 s
 MAX_ICC: Final = 32768  # bytes of one controller message
 # What a peer may have our controller hear; if too much waited there, it would lose its socket.
 ICC_RATE: Final = 1000.0  # messages/s

@@ -18,6 +18,8 @@ from tincan.wire import SIZE, TAG_SIZE, Item, item
 
 SMALL: Final = BASE - 200  # bytes of a record whose only datagram is below BASE for certain
 TRAFFIC_INTERVAL: Final = 0.05  # s between two words to path MTU discovery: it asks every 0.5 s
+LOOK_INTERVAL: Final = 0.001  # s between two looks at a queue that does not stand
+LOOK_BYTES: Final = 1 << 20  # sent without a look at the most
 
 
 class Sender:
@@ -33,6 +35,8 @@ class Sender:
         self.loss = Loss()
         self._counters = counters
         self._backlog = Backlog(now)
+        self._look_at = 0.0  # when flush has to look about it
+        self._look_after = 0  # or with so many bytes sent
         self._pmtu: PathMtu | None = None
         self._traffic_due = 0.0
 
@@ -49,7 +53,8 @@ class Sender:
         """Know nothing yet of a new path."""
         self._pmtu = pmtu
         self._traffic_due = 0.0
-        self._backlog = Backlog(now)
+        self._backlog = Backlog(now, self.tx_bytes)
+        self._look_at = now
         self.loss = Loss()
         self._resize()
 
@@ -62,20 +67,39 @@ class Sender:
 
     def flush(self, now: float) -> None:
         """Seal and send what was packed, or drop it: too much waits before the device."""
-        record = self.record
-        path = self.path
-        if record.fill > self.body and path is not None and path.socket is not None:
-            queued = path.socket.unsent()
-            record.keep_short(queued > FLOOR)
-            if not self._backlog.has_room(queued, now):
-                self._counters["frames_dropped.device_backlog"] += record.clear()
-                return
-            if self.loss.share:
-                longest = self.loss.longest(now)
-                if longest is not None:
-                    self._send_protected(path, now, longest)
-                    return
-        self._send(path, now)
+        if (now >= self._look_at or self.tx_bytes >= self._look_after) and self._look(now):
+            return
+        path, key = self.path, self.session.sealing
+        if path is None or key is None:
+            self._not_sent()
+            return
+        self.record.seal(key, self.body, path.channel)
+        self._transmit(path, now, 1)
+
+    def _look(self, now: float) -> bool:
+        """See to what not every record need ask for; return whether that was the record's end.
+
+        While a queue stands or datagrams are lost, every record does ask.
+        """
+        self._look_at, self._look_after = now + LOOK_INTERVAL, self.tx_bytes + LOOK_BYTES
+        record, path = self.record, self.path
+        if path is None or path.socket is None:
+            return False
+        queued = path.socket.unsent()
+        record.keep_short(queued > FLOOR)
+        if queued > FLOOR or self.loss.share:
+            self._look_at = now
+        large = record.fill > self.body
+        if not self._backlog.has_room(self.tx_bytes, queued, now) and large:
+            self._counters["frames_dropped.device_backlog"] += record.clear()
+            return True
+        if now >= self._traffic_due and record.fill > SMALL:
+            self._note_traffic(record.fill + TAG_SIZE, now)
+        longest = self.loss.longest(now) if large and self.loss.share else None
+        if longest is None:
+            return False
+        self._send_protected(path, now, longest)
+        return True
 
     def _send(self, path: Path | None, now: float, body: int = 0, items: bytes = b"") -> bool:
         """Seal the record, with ``items`` if any, and send it by ``path``; return whether it left.
@@ -130,14 +154,10 @@ class Sender:
         if not sent:
             return self._not_sent()
         datagrams = record.count
-        size = (datagrams - 1) * record.slots.size + record.last
-        self._backlog.sent(size)
-        self.tx_bytes += size
+        self.tx_bytes += (datagrams - 1) * record.slots.size + record.last
         self.tx_records += records
         self.tx_datagrams += datagrams
         self.tx_frames += record.clear()
-        if now >= self._traffic_due and (datagrams > 1 or size > SMALL) and not body:
-            self._note_traffic(datagrams, size, now)
         return True
 
     def _not_sent(self) -> bool:
@@ -155,12 +175,12 @@ class Sender:
             self._pmtu.too_big((body or self.body) + overhead, now)
             self._resize()
 
-    def _note_traffic(self, datagrams: int, size: int, now: float) -> None:
+    def _note_traffic(self, size: int, now: float) -> None:
         """Tell path MTU discovery that its size is in use; not at every record."""
         self._traffic_due = now + TRAFFIC_INTERVAL
         pmtu = self._pmtu
         if pmtu is not None:
-            pmtu.sent(pmtu.mtu if datagrams > 1 else pmtu.mtu - self.body + size, now)
+            pmtu.sent(pmtu.mtu - max(self.body - size, 0), now)
             self._arm(pmtu.deadline)
 
     def _resize(self) -> None:

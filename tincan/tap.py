@@ -65,25 +65,18 @@ class Tap:
         self.mac = mac
         self.offloads = offloads
         file = io.FileIO(fd, "r+", closefd=False)
-        #: (buffer) -> bytes read or None when there is nothing; raises OSError.
-        self.readinto = file.readinto
+        #: (descriptor, address in memory, size) -> bytes read, or -1: see ``refused``. Not by way
+        #: of the file, which would make an exception of it when there is nothing: with its message,
+        #: in the language of the user, which reads more memory than all that a frame takes.
+        self.read = _read
         #: (buffer) -> bytes written or None when the device would block; raises OSError.
         self.write = file.write
         self._file = file
 
-    def look(self, address: int, size: int) -> int:
-        """Read a frame to a place in memory; -1 when there is nothing. Raises OSError.
-
-        ``readinto`` does the same in half the time when there is a frame, but makes an exception
-        of it inside when there is none: with its message, in the language of the user, which
-        reads more memory than all that a frame takes.
-        """
-        got = int(_read(self.fd, address, size))
-        if got < 0:
-            number = ctypes.get_errno()
-            if number != errno.EAGAIN:
-                raise OSError(number, os.strerror(number))
-        return got
+    @staticmethod
+    def refused() -> bool:
+        """Whether the last ``read`` failed for another reason than that there was nothing."""
+        return ctypes.get_errno() != errno.EAGAIN
 
     def set_filter(self, program: bytes | None) -> None:
         """Have the kernel run a classic BPF program on what it would queue for us, or none.

@@ -47,21 +47,21 @@ class StandIn:
     """A TAP's reading or writing end: hands out the same frames again and again."""
 
     def __init__(self) -> None:
+        self.fd = -1
         self.offloads = Offloads()
         self.waiting: list[bytes] = []
         self.frames = self.bytes = 0
 
-    def look(self, address: int, size: int) -> int:
-        return (
-            self.readinto(memoryview((ctypes.c_char * size).from_address(address)).cast("B")) or -1
-        )
-
-    def readinto(self, buffer: memoryview) -> int | None:
+    def read(self, _: int, address: int, size: int) -> int:
         if not self.waiting:
-            return None
+            return -1
         frame = self.waiting.pop()
-        buffer[: len(frame)] = frame
+        assert len(frame) <= size
+        ctypes.memmove(address, frame, len(frame))
         return len(frame)
+
+    def refused(self) -> bool:
+        return False
 
     def write(self, item: memoryview) -> int:
         self.frames += 1
