@@ -49,7 +49,6 @@ class OpenRecord:
         "_cuts",
         "_first",
         "_lead",
-        "_start",
         "address",
         "count",
         "fill",
@@ -71,7 +70,6 @@ class OpenRecord:
         self.last = 0
         self._body = 0  # what ``slots`` was cut for
         self._lead = 0
-        self._start = 0  # of what is not sealed yet
         self._first = 0  # slot of what was sealed last
         self._cuts: dict[tuple[int, int], Slots] = {}
 
@@ -88,7 +86,7 @@ class OpenRecord:
     def clear(self) -> int:
         """Forget what was packed; return how many frames that were."""
         frames = self.frames
-        self.fill = self.frames = self._start = 0
+        self.fill = self.frames = self.count = 0
         return frames
 
     def seal(self, key: SealingKey, body: int, channel: int | None) -> None:
@@ -100,20 +98,20 @@ class OpenRecord:
         lead = 0 if channel is None else CHANNEL_SIZE
         if body != self._body or lead != self._lead:
             self._cut(body, lead)
-        slots, view, start, fill = self.slots, self.view, self._start, self.fill
+        slots, view, fill, first = self.slots, self.view, self.fill, self.count
+        start = first * body
         size = fill + TAG_SIZE - start
         count = -(-size // body)
         self.last = last = size - (count - 1) * body
         counter = key.counter
         key.counter = counter + 1
         header = HEADER.pack(RECORD, 0, count, VERSION, key.receiver, counter)
-        sealed = start + size
-        key.aead.encrypt_into(ZERO_NONCE + header[8:], view[start:fill], header, view[start:sealed])
-        self._first = first = start // body
-        self.count = first + count
-        self._start = self.fill = self.count * body
+        plain, sealed = view[start:fill], view[start : start + size]
+        key.aead.encrypt_into(ZERO_NONCE + header[8:], plain, header, sealed)
+        after = first + count
+        self._first, self.count, self.fill = first, after, after * body
         headers, stride = slots.headers, slots.stride
-        at, end = first * stride, self.count * stride
+        at, end = first * stride, after * stride
         if channel is None:
             headers[at:end] = header * count if count > 1 else header
         else:
@@ -134,7 +132,7 @@ class OpenRecord:
         headers[at : at + stride] = headers[first * stride : (first + 1) * stride]
         headers[at + self._lead + 1] = after - first
         self.count = after + 1
-        self._start = self.fill = end + body
+        self.fill = end + body
 
     def datagrams(self) -> Iterator[bytes]:
         """Yield each datagram of the sealed record as one piece, for those who cannot gather."""

@@ -6,7 +6,8 @@ from collections import Counter
 
 from tincan.packing import OpenRecord
 from tincan.path import Path
-from tincan.udp import is_refusal_of_offload
+from tincan.udp import Address, UdpSocket, is_refusal_of_offload
+from tincan.vector import Slots
 
 CHANNEL = struct.Struct(">HH")  # ChannelData: channel, length (RFC 8656 section 12.4)
 
@@ -21,40 +22,58 @@ def transmit(path: Path, record: OpenRecord, counters: Counter[str]) -> bool:
     Full calls come first: at 1500 bytes 44 datagrams, so that a full super-frame (45) takes two,
     and three of them in one record (135) take four.
     """
-    slots, count, last = record.slots, record.count, record.last
-    sock = path.socket
+    slots, count, sock = record.slots, record.count, path.socket
     if sock is None:
         if path.relay_send is None:
             return False
         for datagram in record.datagrams():
             path.relay_send(datagram)
         return True
-    step = slots.batch if sock.segment_offload else 1
-    sent, refused = 0, False
-    slots.shorten(count - 1, last)
+    send, address = sock.send, path.address
+    sent = size = 0
+    slots.shorten(count - 1, record.last)
     try:
-        while sent < count:
-            number = step if step < count - sent else count - sent
-            try:
-                sock.send(slots, sent, number, slots.full if number > 1 else 0, path.address)
-            except OSError as error:
-                if number > 1 and is_refusal_of_offload(error):
-                    # Or, in older kernels, that the segments are larger than the device's MTU:
-                    # then the datagrams are refused one by one, too, and it is not to blame.
-                    step, refused = 1, True
-                    continue
-                if error.errno == errno.EMSGSIZE:
-                    raise PathTooSmall from None
-                reason = "socket_full" if isinstance(error, BlockingIOError) else "send_error"
-                counters[f"records_dropped.{reason}"] += 1
-                return False
-            if refused:
-                sock.segment_offload = refused = False
-                counters["offload_fallbacks.udp_segment"] += 1
-            sent += number
+        for place, size in slots.calls(count, sock.segment_offload):
+            send(place, size, address)
+            sent += 1
+    except OSError as error:
+        # Or, in older kernels, that the segments are larger than the device's MTU: then the
+        # datagrams are refused one by one, too, and it is not to blame.
+        if size and is_refusal_of_offload(error):
+            return _one_by_one(sock, slots, sent * slots.batch, count, address, counters)
+        return _refused(error, counters)
     finally:
         slots.shorten(count - 1, slots.size)
     return True
+
+
+def _one_by_one(
+    sock: UdpSocket,
+    slots: Slots,
+    first: int,
+    count: int,
+    address: Address,
+    counters: Counter[str],
+) -> bool:
+    """Send the slots from ``first`` on without the offload; if that goes, give it up."""
+    try:
+        for place, size in slots.calls(count, segmented=False)[first:]:
+            sock.send(place, size, address)
+            if sock.segment_offload:
+                sock.segment_offload = False
+                counters["offload_fallbacks.udp_segment"] += 1
+    except OSError as error:
+        return _refused(error, counters)
+    return True
+
+
+def _refused(error: OSError, counters: Counter[str]) -> bool:
+    """Say why the kernel has not taken all of a record."""
+    if error.errno == errno.EMSGSIZE:
+        raise PathTooSmall from None
+    reason = "socket_full" if isinstance(error, BlockingIOError) else "send_error"
+    counters[f"records_dropped.{reason}"] += 1
+    return False
 
 
 def send_plain(path: Path, datagrams: list[bytes], counters: Counter[str]) -> None:

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from typing import Final, TypeAlias
 
 from tincan.errors import SystemRefusal
-from tincan.vector import SLOT_SIZE, Slots, address_of
+from tincan.vector import Slots, address_of
 
 UDP_SEGMENT: Final = 103
 UDP_GRO: Final = 104
@@ -45,7 +45,6 @@ for _call in (_sendmsg, _recvmsg):
     _call.restype = ctypes.c_ssize_t
 
 _MSGHDR = struct.Struct("@PIPNPNi")  # name, namelen, iov, iovlen, control, controllen, flags
-_IOV = struct.Struct("@PN")  # of a msghdr: iov, iovlen
 _CONTROL_FLAGS = struct.Struct("@Ni")  # controllen, flags
 _IOV_AT: Final = 16
 _CONTROL_AT: Final = 32
@@ -152,8 +151,8 @@ class UdpSocket:
         """Send one datagram; raise OSError."""
         self.sock.sendto(data, address)
 
-    def send(self, slots: Slots, first: int, count: int, size: int, address: Address) -> None:
-        """Send ``count`` slots from slot ``first`` on; raise OSError.
+    def send(self, place: bytes, size: int, address: Address) -> None:
+        """Send what lies at ``place`` (see Slots.place); raise OSError.
 
         ``size`` 0: as one datagram. Else as a run of datagrams of ``size`` bytes each (the last
         may be shorter), at most MAX_SEGMENTS and MAX_BATCH bytes in all. EIO means that the
@@ -163,7 +162,7 @@ class UdpSocket:
             self._aim(address)
         if size != self._segment:
             self._set_segment(size)
-        _IOV.pack_into(self._out, _IOV_AT, slots.address + first * SLOT_SIZE, 2 * count)
+        self._out[_IOV_AT:_CONTROL_AT] = place
         if _sendmsg(self._fd, self._out_at, 0) < 0:
             number = ctypes.get_errno()
             raise OSError(number, os.strerror(number))

@@ -29,13 +29,13 @@ class Slots:
 
     As many as there are bodies, of which the last may be shorter. The buffers stay where they are
     as long as it lives. ``full``: bytes of a slot; ``address``: of the list; ``batch``: how many
-    slots the kernel takes as datagrams in one call. ``places[slot]``: what a message header says
-    (iov, iovlen) for all that the kernel may deliver in one call, from that slot on, at most from
-    ``last_start`` on.
+    slots the kernel takes as datagrams in one call. ``places[slot]``: the place of all that the
+    kernel may deliver in one call, from that slot on, at most from ``last_start`` on.
     """
 
     __slots__ = (
         "_array",
+        "_calls",
         "address",
         "batch",
         "bodies",
@@ -69,10 +69,24 @@ class Slots:
                 self._array, i * SLOT_SIZE, head + i * stride, stride, body + i * size, size
             )
         self.shorten(self.count - 1, short)
-        self.places = [
-            _IOV.pack(self.address + first * SLOT_SIZE, 2 * room)
-            for first in range(self.last_start + 1)
-        ]
+        self.places = [self.place(first, room) for first in range(self.last_start + 1)]
+        self._calls: dict[tuple[int, bool], list[tuple[bytes, int]]] = {}
+
+    def place(self, first: int, count: int) -> bytes:
+        """Return what a message header says (iov, iovlen) of ``count`` slots from ``first`` on."""
+        return _IOV.pack(self.address + first * SLOT_SIZE, 2 * count)
+
+    def calls(self, count: int, segmented: bool) -> list[tuple[bytes, int]]:
+        """Return the calls that send the first ``count`` slots: places, and the size of the
+        datagrams in each, 0 for one alone. ``segmented``: whether the kernel takes several."""
+        found = self._calls.get((count, segmented))
+        if found is None:
+            step = self.batch if segmented else 1
+            found = self._calls[count, segmented] = []
+            for first in range(0, count, step):
+                number = min(step, count - first)
+                found.append((self.place(first, number), self.full if number > 1 else 0))
+        return found
 
     def shorten(self, slot: int, size: int) -> None:
         """Let the body of ``slot`` count with its first ``size`` bytes."""

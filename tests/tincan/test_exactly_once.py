@@ -101,8 +101,8 @@ def seal(one: End, plan: Plan) -> tuple[list[bytes], list[Sealed]]:
         if protected:
             record.protect()
             parity = first + len(parts)
-        record.clear()
         datagrams += record.datagrams()
+        record.clear()
         records.append(Sealed(inside, parts, parity))
     return datagrams, records
 

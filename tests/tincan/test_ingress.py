@@ -157,8 +157,8 @@ def test_records_that_the_kernel_batched_come_out_one_by_one(
         key = one.session.sealing
         assert key is not None
         record.seal(key, 1456, None)
-        record.clear()
         sealed += list(record.datagrams())
+        record.clear()
     segment = len(sealed[0])
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
         ancillary = [(socket.SOL_UDP, UDP_SEGMENT, struct.pack("=H", segment))]
@@ -176,8 +176,8 @@ def batches(one: End, two: End, sizes: list[int], *, step: int = 44) -> list[lis
     key = one.session.sealing
     assert key is not None
     one.link.record.seal(key, one.link.body, None)
-    one.link.record.clear()
     datagrams = list(one.link.record.datagrams())
+    one.link.record.clear()
     return [datagrams[at : at + step] for at in range(0, len(datagrams), step)]
 
 

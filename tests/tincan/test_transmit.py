@@ -2,6 +2,7 @@
 
 import errno
 import os
+import struct
 from collections import Counter
 from typing import Any, cast
 
@@ -12,9 +13,11 @@ from tincan.packing import OpenRecord
 from tincan.path import Path
 from tincan.session import SealingKey
 from tincan.transmit import PathTooSmall, transmit
-from tincan.vector import MAX_BATCH, MAX_SEGMENTS, Slots
+from tincan.vector import MAX_BATCH, MAX_SEGMENTS, SLOT_SIZE
+from tincan.wire import HEADER_SIZE
 
 HERE = ("192.0.2.1", 7)
+IOV = struct.Struct("@PN")
 
 
 class FakeSocket:
@@ -22,14 +25,20 @@ class FakeSocket:
 
     def __init__(self, *refusals: tuple[bool, int, int]) -> None:
         self.segment_offload = True
+        self.full = 0  # bytes of a full datagram
         self.sent: list[tuple[int, int]] = []  # datagrams, size of each or 0
+        self._begin = 0
         self._refusals = refusals  # (only if segmented, least size of a datagram, error)
 
-    def send(self, slots: Slots, first: int, count: int, size: int, _: object) -> None:
+    def send(self, place: bytes, size: int, _: object) -> None:
+        address, pieces = IOV.unpack(place)
+        count = pieces // 2
         for segmented, least, number in self._refusals:
-            if (size or not segmented) and slots.full >= least:
+            if (size or not segmented) and self.full >= least:
                 raise OSError(number, os.strerror(number))
-        assert first == sum(count for count, _ in self.sent)
+        if not self.sent:
+            self._begin = address
+        assert address == self._begin + SLOT_SIZE * sum(count for count, _ in self.sent)
         self.sent.append((count, size))
 
 
@@ -44,6 +53,7 @@ def send(sock: FakeSocket, size: int = 48000, body: int = 1456) -> tuple[bool, C
     counters: Counter[str] = Counter()
     path = Path(cast(Any, sock), HERE, None, "host", "host", HERE)
     sock.sent.clear()
+    sock.full = HEADER_SIZE + body
     return transmit(path, sealed(size, body), counters), counters
 
 

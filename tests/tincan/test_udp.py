@@ -35,7 +35,7 @@ def wait(sock: UdpSocket) -> None:
 def test_a_run_of_datagrams_arrives_in_slots(host: str, gro: bool) -> None:
     sender, receiver = UdpSocket(host), UdpSocket(host, gro=gro)
     gather = slots(10, 16, 584)
-    sender.send(gather, 0, 10, 600, receiver.address)
+    sender.send(gather.place(0, 10), 600, receiver.address)
     found, have = landing(584), 0
     while have < 10:
         wait(receiver)
@@ -58,7 +58,7 @@ def test_a_short_slot_as_one_datagram() -> None:
     sender, receiver = UdpSocket("127.0.0.1"), UdpSocket("127.0.0.1")
     gather = slots(3, 10, 20)
     gather.shorten(1, 5)
-    sender.send(gather, 1, 1, 0, receiver.address)
+    sender.send(gather.place(1, 1), 0, receiver.address)
     wait(receiver)
     found = landing()
     assert receiver.receive(found) == (15, 15, sender.address)
@@ -72,8 +72,8 @@ def test_single_datagrams_and_runs_in_turn() -> None:
     sender, receiver = UdpSocket("127.0.0.1"), UdpSocket("127.0.0.1", gro=False)
     gather = slots(4, 16, 34)
     for _ in range(3):
-        sender.send(gather, 0, 1, 0, receiver.address)
-        sender.send(gather, 1, 3, 50, receiver.address)
+        sender.send(gather.place(0, 1), 0, receiver.address)
+        sender.send(gather.place(1, 3), 50, receiver.address)
     for _ in range(12):
         wait(receiver)
         assert receiver.receive(landing()) == (50, 50, sender.address)
@@ -114,11 +114,11 @@ def test_refusals_are_oserrors() -> None:
     sender = UdpSocket("127.0.0.1")
     gather = slots(MAX_SEGMENTS * 4, 16, 84)
     with pytest.raises(OSError, match=r"Invalid|too long") as refused:
-        sender.send(gather, 0, MAX_SEGMENTS * 4, 100, ("127.0.0.1", 9))
+        sender.send(gather.place(0, MAX_SEGMENTS * 4), 100, ("127.0.0.1", 9))
     assert refused.value.errno in (errno.EINVAL, errno.EMSGSIZE)
     big = slots(1, 16, 70_000)
     with pytest.raises(OSError, match="too long"):
-        sender.send(big, 0, 1, 0, ("127.0.0.1", 9))
+        sender.send(big.place(0, 1), 0, ("127.0.0.1", 9))
     with pytest.raises(SystemRefusal, match="port"):
         UdpSocket("127.0.0.1", sender.address[1])
     sender.close()
@@ -129,7 +129,7 @@ def test_it_aims_anew_when_the_address_changes() -> None:
     receivers = [UdpSocket("127.0.0.1") for _ in range(3)]
     gather = slots(1, 5, 5)
     for receiver in [*receivers, *receivers]:
-        sender.send(gather, 0, 1, 0, receiver.address)
+        sender.send(gather.place(0, 1), 0, receiver.address)
     for receiver in receivers:
         wait(receiver)
         assert receiver.receive(landing()) is not None
