@@ -48,8 +48,9 @@ class Egress:
         """Move what waits at the TAP, at most TAP_BUDGET frames; return whether anything did."""
         routes = self._policy.routes
         read, fd = self._tap.read, self._tap.fd
-        header = ETHERNET.unpack_from
+        header, pack = ETHERNET.unpack_from, ITEM.pack_into
         lead = self._lead
+        room = _ROOM - lead
         favourite = self._favourite
         record = favourite.record if favourite is not None and favourite.up else self._scratch
         if record.fill:  # whatever went wrong when it was to be sent
@@ -59,13 +60,14 @@ class Egress:
         quiet = now - self._woken > QUIET
         self._woken = now
         for turn in _BUDGET:
-            size = read(fd, record.address + fill + lead, _ROOM - lead)
+            at = fill + lead
+            size = read(fd, record.address + at, room)
             if size < 0:
                 if self._tap.refused():
                     self._counters["tap_read_errors"] += 1  # EBADFD: the device is down or gone
                 break
             start = fill + _FRAME_AT
-            end = fill + lead + size
+            end = at + size
             if lead == _FRAME_AT:
                 view[fill + ITEM_SIZE : start] = NO_VNET
             route = routes.get(header(view, start)[0])
@@ -80,7 +82,7 @@ class Egress:
             if source is not None:
                 source.seen = now
             if link.record is record:
-                ITEM.pack_into(view, fill, FRAME_WORD | end - fill - ITEM_SIZE)
+                pack(view, fill, FRAME_WORD | end - fill - ITEM_SIZE)
                 record.fill = fill = end
                 record.frames += 1
             elif link.up:

@@ -60,7 +60,8 @@ _BUDGET: Final = range(RECEIVE_BUDGET)
 @dataclass(slots=True, eq=False)
 class Source:
     """A socket that is read. In slots ``first`` up to ``have`` of its landing a record waits for
-    its rest; between two wake-ups that landing is ``held``. The next batch goes behind."""
+    its rest, up to slot ``until``; between two wake-ups that landing is ``held``. The next batch
+    goes behind."""
 
     sock: UdpSocket
     link: "Link"
@@ -70,6 +71,7 @@ class Source:
     held: Landing | None = None
     first: int = 0
     have: int = 0  # 0: nothing waits
+    until: int = 0
 
 
 class Ingress:
@@ -108,6 +110,14 @@ class Ingress:
                 break
             size, segment, address = received
             if segment == slots.full:
+                after = have + size // segment
+                if (
+                    after < source.until
+                    and not size % segment
+                    and slots.headers[have * slots.stride + source.lead] == RECORD
+                ):
+                    source.have = after  # we look at it when all must have come
+                    continue
                 self._batch(source, slots, size, address, now)
             elif size == segment < slots.full:
                 self._batch(source, slots, size, address, now)
@@ -155,24 +165,16 @@ class Ingress:
             if 0 < length <= last < length + 4:
                 last = length
         at = have * stride + lead
-        if headers[at] != RECORD or last <= 0:  # not ours to land; what waits goes on waiting
-            self._take_apart(source, flatten(slots, have, size), slots.full, address, now)
-            return
-        first = have
-        if have:
-            header = headers[at : at + HEADER_SIZE]
-            begun = source.first * stride + lead
-            if (
-                header[1] == have - source.first
-                and header[2:] == headers[begun + 2 : begun + HEADER_SIZE]
-            ):
-                first = source.first
-            else:
+        if headers[at] != RECORD or last <= 0:  # not ours to land
+            flat = flatten(slots, have, size)
+            if here > 1 and have:  # the rest of what waits may be in it
                 self._release(source, slots, now)
-            source.have = 0
+            self._take_apart(source, flat, slots.full, address, now)
+            return
+        first = source.first
+        source.first = source.have = source.until = 0
         while first < end:
             at = first * stride
-            known = have if first < have else first  # what has waited was looked at
             header = headers[at + lead : at + stride]
             kind, index, count, version, receiver, counter = HEADER.unpack(header)
             after = first + count
@@ -185,16 +187,12 @@ class Ingress:
                     first += 1
                     continue
             elif after > end:
-                if (
-                    last == slot
-                    and headers.count(header[2:], known * stride, end * stride) == end - known
-                    and self._may_wait(receiver, counter, count, slots)
-                ):
-                    source.first, source.have = first, end
+                if last == slot and self._may_wait(receiver, counter, count, slots):
+                    source.first, source.have, source.until = first, end, after
                     source.slot = slot  # a datagram in between may have asked for another
                     return
             elif count == 1 or (
-                headers.count(header[2:], known * stride, after * stride) == after - known
+                headers.count(header[2:], at, after * stride) == count
                 and headers[at + lead + 1 : after * stride : stride] == _INDICES[:count]
             ):
                 stop = after * slot if after < end else (end - 1) * slot + last
@@ -226,7 +224,7 @@ class Ingress:
         count = have - first
         slots.headers[: count * stride] = slots.headers[first * stride : have * stride]
         slots.bodies[: count * size] = slots.bodies[first * size : have * size]
-        source.first, source.have = 0, count
+        source.first, source.have, source.until = 0, count, source.until - first
         return count
 
     def _hold(self, source: Source, landing: Landing) -> None:
@@ -240,7 +238,7 @@ class Ingress:
     def _release(self, source: Source, slots: Slots, now: float) -> None:
         """Hand the fragments that wait to reassembly: their rest did not come next."""
         flat = flatten(slots, source.first, (source.have - source.first) * slots.full)
-        source.have = 0
+        source.first = source.have = source.until = 0
         self._take_apart(source, flat, slots.full, None, now)
 
     def _take_apart(
