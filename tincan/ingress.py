@@ -80,7 +80,9 @@ class Ingress:
     def __init__(self, tap: Tap, policy: Policy["Link"], counters: Counter[str]) -> None:
         self.keys: dict[int, OpeningKey] = {}
         self._write: Callable[[memoryview], int | None] = tap.write
-        self._vnet_hdr = tap.offloads.vnet_hdr
+        self._deliver: Callable[[memoryview], int | None] = (
+            tap.write if tap.offloads.vnet_hdr else self._segment_and_write
+        )
         self._policy = policy
         self._counters = counters
         self._reassembly = Reassembly(counters)
@@ -388,9 +390,8 @@ class Ingress:
         self, link: "Link", source: Source, body: memoryview, at: int, end: int, now: float
     ) -> None:
         """Act on the items in ``body[at:end]``."""
-        admissions, admit = self._policy.admissions, self._policy.admit
+        admissions, write = self._policy.admissions, self._deliver
         item, ethernet = ITEM.unpack_from, ETHERNET.unpack_from
-        write = self._write if self._vnet_hdr else self._segment_and_write
         controls = frames = 0
         last = end - ITEM_SIZE
         while at <= last:
@@ -418,7 +419,7 @@ class Ingress:
                         known = None
                     elif entry is not None:
                         entry.seen = now
-                if known is None and not admit(link, body[start:after], now):
+                if known is None and not self._policy.admit(link, body[start:after], now):
                     at = after
                     continue
                 frames += 1
@@ -443,7 +444,7 @@ class Ingress:
 
     def deliver(self, item: memoryview) -> None:
         """Write a frame (virtio header first) to the TAP."""
-        self._put(self._write if self._vnet_hdr else self._segment_and_write, item)
+        self._put(self._deliver, item)
 
     def _put(self, write: Callable[[memoryview], int | None], item: memoryview) -> None:
         """Write, and count what is not taken."""

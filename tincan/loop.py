@@ -68,9 +68,12 @@ class HotSelector(selectors.EpollSelector):
         while True:
             warm = self._warm_until > now and (wait is None or wait > REHEARSAL)
             if warm:
-                wait = REHEARSAL
-            # Rounded up to the millisecond, as EpollSelector does: never too early for a timer.
-            events = poll(-1 if wait is None else math.ceil(wait * 1e3) * 1e-3, MAX_EVENTS)
+                rest = REHEARSAL
+            elif wait is None:
+                rest = -1.0
+            else:  # up to the millisecond, as EpollSelector does: never too early for a timer
+                rest = math.ceil(wait * 1e3) * 1e-3
+            events = poll(rest, MAX_EVENTS)
             now = clock()
             for fd, mask in events:
                 callback = hot.get(fd)

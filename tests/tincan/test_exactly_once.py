@@ -163,7 +163,7 @@ def test_exactly_once(plan: Plan) -> None:
         written.append(bytes(delivered))
         return len(delivered)
 
-    two.ingress._write = write
+    two.ingress._deliver = write
     now = time.monotonic()
     try:
         datagrams, records = seal(one, plan)
