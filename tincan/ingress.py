@@ -51,6 +51,7 @@ if TYPE_CHECKING:
 RECEIVE_BUDGET: Final = 32  # batches per wake-up of one socket
 MAX_CONTROL: Final = 16  # items of a record that are no frames; our own records have one
 
+SAME: Final = HEADER_SIZE - 2  # bytes at the end of a header that all of a record have alike
 RECEIVER_COUNTER = struct.Struct(">IQ")  # of a header, from byte 4 on
 _FRAME: Final = int(Item.FRAME)  # comparing with the enum itself costs three times as much
 _INDICES: Final = bytes(range(256))
@@ -72,6 +73,7 @@ class Source:
     first: int = 0
     have: int = 0  # 0: nothing waits
     until: int = 0
+    same: bytes | bytearray = b""  # how the headers of its datagrams end
 
 
 class Ingress:
@@ -113,10 +115,11 @@ class Ingress:
             size, segment, address = received
             if segment == slots.full:
                 after = have + size // segment
+                behind = after * slots.stride
                 if (
                     after < source.until
                     and not size % segment
-                    and slots.headers[have * slots.stride + source.lead] == RECORD
+                    and slots.headers[behind - SAME : behind] == source.same
                 ):
                     source.have = after  # we look at it when all must have come
                     continue
@@ -180,29 +183,35 @@ class Ingress:
             header = headers[at + lead : at + stride]
             kind, index, count, version, receiver, counter = HEADER.unpack(header)
             after = first + count
-            strange = kind != RECORD or version != VERSION or not count
-            if strange or (lead and headers[at] & 0xC0 != 0x40):
-                pass
-            elif index:
-                if index == count and self._is_spare(receiver, counter):
-                    self._counters["parities_spare"] += 1
-                    first += 1
-                    continue
-            elif after > end:
-                if last == slot and self._may_wait(receiver, counter, count, slots):
-                    source.first, source.have, source.until = first, end, after
-                    source.slot = slot  # a datagram in between may have asked for another
-                    return
-            elif count == 1 or (
-                headers.count(header[2:], at, after * stride) == count
-                and headers[at + lead + 1 : after * stride : stride] == _INDICES[:count]
-            ):
-                stop = after * slot if after < end else (end - 1) * slot + last
-                self._open(source, slots.bodies, first * slot, stop, header, address, now)
-                first = after
+            # Only of the batch that has come do we know where it is from.
+            known = address if after > have else None
+            ours = kind == RECORD and version == VERSION and count > 0
+            if lead and headers[at] & 0xC0 != 0x40:
+                ours = False
+            if ours and index == count and self._is_spare(receiver, counter):
+                self._counters["parities_spare"] += 1
+                first += 1
                 continue
-            size = slot if first < end - 1 else last
-            self._datagram(source, slots.datagram(first, size), address, now)
+            if ours and not index:
+                if after > end:
+                    # All that has come since it began should be of it: else its rest is lost.
+                    goes_on = headers[end * stride - SAME : end * stride] == header[2:]
+                    if goes_on and last == slot and self._may_wait(receiver, counter, count, slots):
+                        source.first, source.have, source.until = first, end, after
+                        source.same = header[2:]
+                        source.slot = slot  # a datagram in between may have asked for another
+                        return
+                elif count == 1 or (
+                    headers.count(header[2:], at, after * stride) == count
+                    and headers[at + lead + 1 : after * stride : stride] == _INDICES[:count]
+                ):
+                    stop = after * slot if after < end else (end - 1) * slot + last
+                    self._open(source, slots.bodies, first * slot, stop, header, known, now)
+                    first = after
+                    continue
+            body = slot if first < end - 1 else last
+            known = address if first >= have else None
+            self._datagram(source, slots.datagram(first, body), known, now)
             first += 1
 
     def _is_spare(self, receiver: int, counter: int) -> bool:
@@ -325,20 +334,29 @@ class Ingress:
         if opening is None:
             self._counters["datagrams_dropped.unknown_receiver"] += 1
             return
-        if not opening.window.check(key[1]):
-            self._counters["datagrams_dropped.replayed"] += 1
+        window = opening.window
+        if index == count and key not in self._reassembly:
+            self._counters["parities_spare"] += 1
             return
-        restored, came = False, opening.window.count
+        if not window.check(key[1]):
+            if self._reassembly.was_late(key, index):
+                self._counters["datagrams_late"] += 1
+                window.restored -= 1
+            else:
+                self._counters["datagrams_dropped.replayed"] += 1
+            return
+        restored, came = False, window.count
         if count > 1:
             found = self._reassembly.add(key, index, count, body, now)
             if found is None:
                 return
             body, restored = found
-            self._counters["records_restored" if restored else "records_reassembled"] += 1
         self._open(source, memoryview(bytearray(body)), 0, len(body), header, address, now)
-        if restored and opening.window.count > came:
-            opening.window.restored += 1
-            opening.window.gap = True
+        if count > 1 and window.count > came:
+            self._counters["records_restored" if restored else "records_reassembled"] += 1
+            if restored:
+                window.restored += 1
+                window.gap = True
 
     # -- records
 

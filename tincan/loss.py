@@ -52,7 +52,7 @@ class Loss:
         if now < self._reported + REPORT_INTERVAL or expected < ENOUGH:
             return b""
         lost = max(expected - (window.count - self._seen[1]), 0)  # less, if late ones came
-        restored = window.restored - self._seen[2]
+        restored = max(window.restored - self._seen[2], 0)
         self._reported = now
         self._seen = (window.top + 1, window.count, window.restored)
         return item(Item.LOSS, REPORT.pack(expected, lost, restored))

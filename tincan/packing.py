@@ -47,7 +47,6 @@ class OpenRecord:
         "__weakref__",
         "_body",
         "_cuts",
-        "_first",
         "_lead",
         "address",
         "count",
@@ -55,6 +54,7 @@ class OpenRecord:
         "frames",
         "full",
         "last",
+        "records",
         "slots",
         "view",
     )
@@ -65,12 +65,12 @@ class OpenRecord:
         self.fill = 0
         self.full = RECORD_FULL
         self.frames = 0
+        self.records = 0  # sealed
         self.slots: Slots
         self.count = 0
         self.last = 0
         self._body = 0  # what ``slots`` was cut for
         self._lead = 0
-        self._first = 0  # slot of what was sealed last
         self._cuts: dict[tuple[int, int], Slots] = {}
 
     def append(self, items: bytes) -> None:
@@ -86,7 +86,7 @@ class OpenRecord:
     def clear(self) -> int:
         """Forget what was packed; return how many frames that were."""
         frames = self.frames
-        self.fill = self.frames = self.count = 0
+        self.fill = self.frames = self.records = self.count = 0
         return frames
 
     def seal(self, key: SealingKey, body: int, channel: int | None) -> None:
@@ -109,7 +109,8 @@ class OpenRecord:
         plain, sealed = view[start:fill], view[start : start + size]
         key.aead.encrypt_into(ZERO_NONCE + header[8:], plain, header, sealed)
         after = first + count
-        self._first, self.count, self.fill = first, after, after * body
+        self.count, self.fill = after, after * body
+        self.records += 1
         headers, stride = slots.headers, slots.stride
         at, end = first * stride, after * stride
         if channel is None:
@@ -122,10 +123,16 @@ class OpenRecord:
         if count > 1:
             headers[at + lead + 1 : end : stride] = _INDICES[:count]
 
-    def protect(self) -> None:
-        """Have a parity follow the record sealed last, which must have filled its last datagram."""
-        body, stride, headers = self._body, self.slots.stride, self.slots.headers
-        first, after = self._first, self.count
+    def seal_protected(self, key: SealingKey, body: int, channel: int | None) -> None:
+        """The same; but if that takes several datagrams, all are filled, and a parity follows."""
+        first = self.count
+        size = self.fill + TAG_SIZE - first * body
+        if size <= body:
+            self.seal(key, body, channel)
+            return
+        self.append(bytes(-size % body))
+        self.seal(key, body, channel)
+        stride, headers, after = self.slots.stride, self.slots.headers, self.count
         end = after * body
         self.view[end : end + body] = parity(self.view[first * body : end], body)
         at = after * stride

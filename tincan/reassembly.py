@@ -31,6 +31,7 @@ class Reassembly:
     def __init__(self, counters: Counter[str]) -> None:
         self._partial: dict[Key, Partial] = {}  # in order of birth
         self._bytes = 0
+        self._restored: dict[Key, int] = {}  # and which of its fragments was not needed
         self._counters = counters
 
     def add(self, key: Key, index: int, count: int, body: bytes, now: float) -> Whole | None:
@@ -64,8 +65,20 @@ class Reassembly:
             if missing is None:
                 self._counters["records_dropped.incomplete"] += 1
                 return None
-            pieces[next(i for i in range(count) if i not in pieces)] = missing
+            index = next(i for i in range(count) if i not in pieces)
+            pieces[index] = missing
+            if len(self._restored) >= MAX_PARTIAL:
+                del self._restored[next(iter(self._restored))]
+            self._restored[key] = index
         return b"".join(pieces[i] for i in range(count)), restoring
+
+    def was_late(self, key: Key, index: int) -> bool:
+        """Whether this fragment was not lost, as it seemed when its record was restored without it.
+        Tell but once."""
+        if self._restored.get(key) != index:
+            return False
+        del self._restored[key]
+        return True
 
     def __contains__(self, key: Key) -> bool:
         """Whether pieces of this record wait here."""

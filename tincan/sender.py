@@ -12,7 +12,7 @@ from tincan.loss import Loss, cut
 from tincan.packing import OpenRecord
 from tincan.path import Path
 from tincan.pmtu import BASE, PathMtu
-from tincan.session import Session
+from tincan.session import SealingKey, Session
 from tincan.transmit import PathTooSmall, transmit
 from tincan.wire import SIZE, TAG_SIZE, Item, item
 
@@ -30,7 +30,7 @@ class Sender:
     def __init__(self, counters: Counter[str], now: float) -> None:
         self.record = OpenRecord()
         self.body = 0  # bytes of record in one datagram
-        self.tx_bytes = 0  # of records, tags included
+        self.tx_bytes = 0  # of records: tags, padding and parities included
         self.tx_frames = self.tx_records = self.tx_datagrams = 0
         self.loss = Loss()
         self._counters = counters
@@ -67,39 +67,34 @@ class Sender:
 
     def flush(self, now: float) -> None:
         """Seal and send what was packed, or drop it: too much waits before the device."""
-        if (now >= self._look_at or self.tx_bytes >= self._look_after) and self._look(now):
-            return
-        path, key = self.path, self.session.sealing
+        record, path, key = self.record, self.path, self.session.sealing
         if path is None or key is None:
             self._not_sent()
             return
-        self.record.seal(key, self.body, path.channel)
-        self._transmit(path, now, 1)
+        large = record.fill > self.body - TAG_SIZE
+        if large and (now >= self._look_at or self.tx_bytes >= self._look_after):
+            if not self._device_has_room(path, now):
+                self._counters["frames_dropped.device_backlog"] += record.clear()
+                return
+            longest = self.loss.longest(now) if self.loss.share else None
+            if longest is not None:
+                self._send_protected(path, key, now, longest)
+                return
+        record.seal(key, self.body, path.channel)
+        self._transmit(path, now)
 
-    def _look(self, now: float) -> bool:
-        """See to what not every record need ask for; return whether that was the record's end.
+    def _device_has_room(self, path: Path, now: float) -> bool:
+        """Whether a large record may follow what waits before our device.
 
-        While a queue stands or datagrams are lost, every record does ask.
+        That is asked once in LOOK_INTERVAL, but for every record while a queue stands (or datagrams
+        are lost, for the sake of who asks that).
         """
         self._look_at, self._look_after = now + LOOK_INTERVAL, self.tx_bytes + LOOK_BYTES
-        record, path = self.record, self.path
-        if path is None or path.socket is None:
-            return False
-        queued = path.socket.unsent()
-        record.keep_short(queued > FLOOR)
+        queued = path.socket.unsent() if path.socket is not None else 0
+        self.record.keep_short(queued > FLOOR)
         if queued > FLOOR or self.loss.share:
             self._look_at = now
-        large = record.fill > self.body
-        if not self._backlog.has_room(self.tx_bytes, queued, now) and large:
-            self._counters["frames_dropped.device_backlog"] += record.clear()
-            return True
-        if now >= self._traffic_due and record.fill > SMALL:
-            self._note_traffic(record.fill + TAG_SIZE, now)
-        longest = self.loss.longest(now) if large and self.loss.share else None
-        if longest is None:
-            return False
-        self._send_protected(path, now, longest)
-        return True
+        return self._backlog.has_room(self.tx_bytes, queued, now)
 
     def _send(self, path: Path | None, now: float, body: int = 0, items: bytes = b"") -> bool:
         """Seal the record, with ``items`` if any, and send it by ``path``; return whether it left.
@@ -112,39 +107,31 @@ class Sender:
         if key is None or path is None:
             return self._not_sent()
         record.seal(key, body or self.body, path.channel)
-        return self._transmit(path, now, 1, body)
+        return self._transmit(path, now, body)
 
-    def _send_protected(self, path: Path, now: float, longest: int) -> None:
+    def _send_protected(self, path: Path, key: SealingKey, now: float, longest: int) -> None:
         """Send what was packed in records of up to ``longest`` datagrams, each with its parity."""
-        record, key, body = self.record, self.session.sealing, self.body
-        if key is None:
-            self._not_sent()
+        record = self.record
+        longest = min(longest, len(record.view) // self.body - 1)
+        if record.fill + TAG_SIZE <= longest * self.body:
+            record.seal_protected(key, self.body, path.channel)
+            self._transmit(path, now)
             return
         items = bytes(record.view[: record.fill])
         record.clear()
-        records = 0
-        longest = min(longest, len(record.view) // body - 1)
-        for part, frames in cut(items, longest * body):
-            datagrams = -(-(len(part) + TAG_SIZE) // body)
-            if record.fill + (datagrams + 1) * body > len(record.view):
-                self._transmit(path, now, records)
-                records = 0
-            if datagrams > 1:  # all bodies of one size: the rest is padding
-                part = part.ljust(datagrams * body - TAG_SIZE, b"\0")
+        for part, frames in cut(items, longest * self.body):
+            if record.fill + len(part) + 2 * self.body > len(record.view):
+                self._transmit(path, now)
             record.append(part)
             record.frames += frames
-            record.seal(key, body, path.channel)
-            records += 1
-            if datagrams > 1:
-                record.protect()
-            elif record.last < body:
-                self._transmit(path, now, records)
-                records = 0
-        if records:
-            self._transmit(path, now, records)
+            record.seal_protected(key, self.body, path.channel)
+            if record.last < self.body:  # nothing can follow
+                self._transmit(path, now)
+        if record.count:
+            self._transmit(path, now)
 
-    def _transmit(self, path: Path, now: float, records: int, body: int = 0) -> bool:
-        """Send what is sealed, so many records; return whether all of it left."""
+    def _transmit(self, path: Path, now: float, body: int = 0) -> bool:
+        """Send what is sealed; return whether all of it left."""
         record = self.record
         try:
             sent = transmit(path, record, self._counters)
@@ -154,10 +141,13 @@ class Sender:
         if not sent:
             return self._not_sent()
         datagrams = record.count
-        self.tx_bytes += (datagrams - 1) * record.slots.size + record.last
-        self.tx_records += records
+        size = (datagrams - 1) * record.slots.size + record.last
+        self.tx_bytes += size
+        self.tx_records += record.records
         self.tx_datagrams += datagrams
         self.tx_frames += record.clear()
+        if now >= self._traffic_due and (datagrams > 1 or size > SMALL) and not body:
+            self._note_traffic(datagrams, size, now)
         return True
 
     def _not_sent(self) -> bool:
@@ -169,18 +159,18 @@ class Sender:
     def _too_small(self, path: Path, now: float, body: int) -> None:
         """The kernel says that the path takes less than we sent."""
         if not body:
-            self._counters["records_dropped.too_big"] += 1
+            self._counters["records_dropped.too_big"] += self.record.records
         if self._pmtu is not None:
             overhead = BASE - path.body(BASE)
             self._pmtu.too_big((body or self.body) + overhead, now)
             self._resize()
 
-    def _note_traffic(self, size: int, now: float) -> None:
+    def _note_traffic(self, datagrams: int, size: int, now: float) -> None:
         """Tell path MTU discovery that its size is in use; not at every record."""
         self._traffic_due = now + TRAFFIC_INTERVAL
         pmtu = self._pmtu
         if pmtu is not None:
-            pmtu.sent(pmtu.mtu - max(self.body - size, 0), now)
+            pmtu.sent(pmtu.mtu if datagrams > 1 else pmtu.mtu - self.body + size, now)
             self._arm(pmtu.deadline)
 
     def _resize(self) -> None:

@@ -7,7 +7,6 @@ from collections import Counter
 from tincan.packing import OpenRecord
 from tincan.path import Path
 from tincan.udp import Address, UdpSocket, is_refusal_of_offload
-from tincan.vector import Slots
 
 CHANNEL = struct.Struct(">HH")  # ChannelData: channel, length (RFC 8656 section 12.4)
 
@@ -40,39 +39,34 @@ def transmit(path: Path, record: OpenRecord, counters: Counter[str]) -> bool:
         # Or, in older kernels, that the segments are larger than the device's MTU: then the
         # datagrams are refused one by one, too, and it is not to blame.
         if size and is_refusal_of_offload(error):
-            return _one_by_one(sock, slots, sent * slots.batch, count, address, counters)
-        return _refused(error, counters)
+            return _one_by_one(sock, record, sent * slots.batch, address, counters)
+        return _refused(error, record, counters)
     finally:
         slots.shorten(count - 1, slots.size)
     return True
 
 
 def _one_by_one(
-    sock: UdpSocket,
-    slots: Slots,
-    first: int,
-    count: int,
-    address: Address,
-    counters: Counter[str],
+    sock: UdpSocket, record: OpenRecord, first: int, address: Address, counters: Counter[str]
 ) -> bool:
     """Send the slots from ``first`` on without the offload; if that goes, give it up."""
     try:
-        for place, size in slots.calls(count, segmented=False)[first:]:
+        for place, size in record.slots.calls(record.count, segmented=False)[first:]:
             sock.send(place, size, address)
             if sock.segment_offload:
                 sock.segment_offload = False
                 counters["offload_fallbacks.udp_segment"] += 1
     except OSError as error:
-        return _refused(error, counters)
+        return _refused(error, record, counters)
     return True
 
 
-def _refused(error: OSError, counters: Counter[str]) -> bool:
-    """Say why the kernel has not taken all of a record."""
+def _refused(error: OSError, record: OpenRecord, counters: Counter[str]) -> bool:
+    """Say why the kernel has not taken all of what was sealed: it counts as if none had left."""
     if error.errno == errno.EMSGSIZE:
         raise PathTooSmall from None
     reason = "socket_full" if isinstance(error, BlockingIOError) else "send_error"
-    counters[f"records_dropped.{reason}"] += 1
+    counters[f"records_dropped.{reason}"] += record.records
     return False
 
 

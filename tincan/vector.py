@@ -36,6 +36,7 @@ class Slots:
     __slots__ = (
         "_array",
         "_calls",
+        "_singles",
         "address",
         "batch",
         "bodies",
@@ -70,7 +71,8 @@ class Slots:
             )
         self.shorten(self.count - 1, short)
         self.places = [self.place(first, room) for first in range(self.last_start + 1)]
-        self._calls: dict[tuple[int, bool], list[tuple[bytes, int]]] = {}
+        self._calls: dict[int, list[tuple[bytes, int]]] = {}
+        self._singles: list[tuple[bytes, int]] = []
 
     def place(self, first: int, count: int) -> bytes:
         """Return what a message header says (iov, iovlen) of ``count`` slots from ``first`` on."""
@@ -79,12 +81,15 @@ class Slots:
     def calls(self, count: int, segmented: bool) -> list[tuple[bytes, int]]:
         """Return the calls that send the first ``count`` slots: places, and the size of the
         datagrams in each, 0 for one alone. ``segmented``: whether the kernel takes several."""
-        found = self._calls.get((count, segmented))
+        if not segmented:
+            for slot in range(len(self._singles), count):
+                self._singles.append((self.place(slot, 1), 0))
+            return self._singles[:count]
+        found = self._calls.get(count)
         if found is None:
-            step = self.batch if segmented else 1
-            found = self._calls[count, segmented] = []
-            for first in range(0, count, step):
-                number = min(step, count - first)
+            found = self._calls[count] = []
+            for first in range(0, count, self.batch):
+                number = min(self.batch, count - first)
                 found.append((self.place(first, number), self.full if number > 1 else 0))
         return found
 

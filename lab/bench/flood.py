@@ -53,9 +53,9 @@ def written(host: Host) -> int:
 def room_for_neighbours(entries: int) -> Iterator[None]:
     """Have the kernel keep so many neighbours for a while."""
     before = {file: file.read_text() for file in NEIGHBOURS}
-    for file, limit in before.items():
-        file.write_text(str(max(int(limit), entries)))
     try:
+        for file, limit in before.items():
+            file.write_text(str(max(int(limit), entries)))
         yield
     finally:
         for file, limit in before.items():

@@ -18,12 +18,13 @@ from tests.netns.traffic import Numbered, files_cross, start_tincan
 from tests.netns.traffic import dropped as dropped_by_reason
 
 EIO = """
-import errno, os, tincan.udp as udp
+import errno, os, struct, tincan.udp as udp
 send = udp.UdpSocket.send
-def refuse(self, vector, first, count, size, address):
-    if size and count > 2:
+def refuse(self, place, size, address):
+    _, pieces = struct.unpack("@PN", place)
+    if size and pieces > 4:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
-    send(self, vector, first, count, size, address)
+    send(self, place, size, address)
 udp.UdpSocket.send = refuse
 """
 OFF: dict[str, dict[str, bool]] = {

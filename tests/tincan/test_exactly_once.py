@@ -52,6 +52,7 @@ def plans(draw: st.DrawFn) -> Plan:
         st.lists(st.lists(st.sampled_from(SIZES), min_size=1, max_size=3), min_size=1, max_size=6)
     )
     places = st.integers(0, 200)
+    bursts = st.tuples(places, st.integers(0, 60)).map(lambda at: (at[0], at[0] + at[1]))
     return Plan(
         [sizes if sum(sizes) < 100_000 else sizes[:1] for sizes in records],
         draw(st.lists(st.sampled_from(BODIES), min_size=1, max_size=3)),
@@ -60,7 +61,7 @@ def plans(draw: st.DrawFn) -> Plan:
         draw(st.lists(st.sampled_from([0, 0, 0, 0, 1, 2, 5, 60]), min_size=1, max_size=40))
         if draw(st.booleans())
         else [0],
-        draw(st.sets(places, max_size=3)) if draw(st.booleans()) else set(),
+        draw(st.sets(places, max_size=3)) if draw(st.booleans()) else set(range(*draw(bursts))),
         draw(st.sets(places, max_size=6)) if draw(st.booleans()) else set(),
         draw(st.dictionaries(places, st.sampled_from(GARBAGE), max_size=6)),
         draw(st.lists(st.integers(1, 64), min_size=1, max_size=4)),
@@ -92,15 +93,14 @@ def seal(one: End, plan: Plan) -> tuple[list[bytes], list[Sealed]]:
             made = frame(size)
             inside.append(made[:-4] + struct.pack(">I", next(number)))
             record.append(item(Item.FRAME, inside[-1]))
+        first, parity = len(datagrams), None
         protected = protected and record.fill + TAG_SIZE > body
         if protected:
-            record.append(bytes(-(record.fill + TAG_SIZE) % body))
-        record.seal(key, body, None)
-        first, parity = len(datagrams), None
-        parts = set(range(first, first + record.count))
-        if protected:
-            record.protect()
-            parity = first + len(parts)
+            record.seal_protected(key, body, None)
+            parity = first + record.count - 1
+        else:
+            record.seal(key, body, None)
+        parts = set(range(first, first + record.count)) - {parity}
         datagrams += record.datagrams()
         record.clear()
         records.append(Sealed(inside, parts, parity))

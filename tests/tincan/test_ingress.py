@@ -301,3 +301,62 @@ def test_no_frame_is_lost_with_one_datagram_of_each_record(
     assert not [name for name in two.counters if "drop" in name]
     lost = next(iter(two.session.opening.values())).window.restored
     assert lost == two.counters["records_restored"]
+
+
+def protected(one: End, sizes: list[int]) -> list[bytes]:
+    """The datagrams of one record with such frames, and its parity."""
+    record, key = one.link.record, one.session.sealing
+    assert key is not None
+    for size in sizes:
+        record.append(item(Item.FRAME, frame(size)))
+    record.seal_protected(key, one.link.body, None)
+    datagrams = list(record.datagrams())
+    record.clear()
+    return datagrams
+
+
+def test_what_follows_a_record_without_end_does_not_wait_for_it(ends: tuple[End, End]) -> None:
+    """Nor does it come from whoever sends next: all datagrams are full ones, so nothing ends it."""
+    one, two = ends
+    with (
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger,
+    ):
+        sender.bind(("127.0.0.1", 0))
+        here = sender.getsockname()
+        assert two.negotiation.path is not None
+        two.negotiation.path = replace(two.negotiation.path, address=here, peer_address=here)
+        lost = protected(one, [65226, 65226])
+        for run in (lost[:40], lost[40:50]):
+            deliver(sender, two, run)
+        drain(two)
+        assert two.source.have == 50
+        for number in range(5):
+            deliver(sender, two, protected(one, [1514]))
+            drain(two)
+            assert two.tap.frames == number + 1
+        half = protected(one, [9000])
+        deliver(sender, two, half[:4])
+        drain(two)
+        stranger.sendto(HEADER.pack(RECORD, 0, 1, VERSION, STRANGE, 0) + b"x", two.sock.address)
+        drain(two)
+        deliver(sender, two, half[4:])
+        drain(two)
+        assert two.tap.frames == 6
+        assert two.negotiation.path.address == here
+        assert not two.counters["paths_roamed"]
+
+
+def test_what_its_parity_overtakes_is_not_lost(ends: tuple[End, End]) -> None:
+    one, two = ends
+    window = next(iter(two.session.opening.values())).window
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        for late in (0, 3, 6):
+            datagrams = protected(one, [9000])
+            for each in [*datagrams[:late], *datagrams[late + 1 :], datagrams[late]]:
+                sender.sendto(each, two.sock.address)
+            drain(two)
+    assert two.tap.frames == 3
+    assert two.counters["datagrams_late"] == two.counters["records_restored"] == 3
+    assert not window.restored
+    assert not two.counters["datagrams_dropped.replayed"]
