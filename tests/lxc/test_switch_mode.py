@@ -10,6 +10,7 @@ import pytest
 from lab import Container, Controller, Lab, LxcContainer
 from lab.layouts import Hosts, build
 
+ASKS_WITHIN = 6  # quarters of a second
 ABOUT = "arp and host 10.0.3.5 and host 10.0.3.7"
 BROADCAST = "ff:ff:ff:ff:ff:ff"
 
@@ -32,9 +33,22 @@ def growth(controller: Controller, before: dict[str, Any], name: str) -> int:
     return int(controller.counters()[name]) - int(before[name])
 
 
+def quiet(controllers: list[Controller]) -> None:
+    """Wait until nobody asks anything: containers that have just booted still look for routers and
+    for owners of their own IPv6 addresses."""
+    told: list[list[dict[str, Any]]] = []
+    for _ in range(40):
+        told.append([controller.counters()["rpc_sent"] for controller in controllers])
+        if len(told) > ASKS_WITHIN and told[-1] == told[-ASKS_WITHIN]:
+            return
+        time.sleep(0.25)
+    raise AssertionError(f"never quiet: {told[-ASKS_WITHIN:]}")
+
+
 def test_the_walkthrough(hosts: Hosts) -> None:
     c5, c7 = containers(hosts)
     one, two = hosts.connect()
+    quiet([one, two])
     before, before_b = one.counters(), two.counters()
 
     with hosts.a.capture("lxcbr0", ABOUT) as on_a, hosts.b.capture("lxcbr0", ABOUT) as on_b:
