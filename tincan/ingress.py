@@ -183,8 +183,6 @@ class Ingress:
             header = headers[at + lead : at + stride]
             kind, index, count, version, receiver, counter = HEADER.unpack(header)
             after = first + count
-            # Only of the batch that has come do we know where it is from.
-            known = address if after > have else None
             ours = kind == RECORD and version == VERSION and count > 0
             if lead and headers[at] & 0xC0 != 0x40:
                 ours = False
@@ -206,6 +204,8 @@ class Ingress:
                     and headers[at + lead + 1 : after * stride : stride] == _INDICES[:count]
                 ):
                     stop = after * slot if after < end else (end - 1) * slot + last
+                    # Only of the batch that has come do we know where it is from.
+                    known = address if after > have else None
                     self._open(source, slots.bodies, first * slot, stop, header, known, now)
                     first = after
                     continue
