@@ -51,7 +51,6 @@ if TYPE_CHECKING:
 RECEIVE_BUDGET: Final = 32  # batches per wake-up of one socket
 MAX_CONTROL: Final = 16  # items of a record that are no frames; our own records have one
 
-SAME: Final = HEADER_SIZE - 2  # bytes at the end of a header that all of a record have alike
 RECEIVER_COUNTER = struct.Struct(">IQ")  # of a header, from byte 4 on
 _FRAME: Final = int(Item.FRAME)  # comparing with the enum itself costs three times as much
 _INDICES: Final = bytes(range(256))
@@ -115,11 +114,10 @@ class Ingress:
             size, segment, address = received
             if segment == slots.full:
                 after = have + size // segment
-                behind = after * slots.stride
                 if (
                     after < source.until
                     and not size % segment
-                    and slots.headers[behind - SAME : behind] == source.same
+                    and slots.alike(source.same, have, after)
                 ):
                     source.have = after  # we look at it when all must have come
                     continue
@@ -183,6 +181,7 @@ class Ingress:
             header = headers[at + lead : at + stride]
             kind, index, count, version, receiver, counter = HEADER.unpack(header)
             after = first + count
+            unseen = have if first < have else first  # what has waited is alike
             ours = kind == RECORD and version == VERSION and count > 0
             if lead and headers[at] & 0xC0 != 0x40:
                 ours = False
@@ -192,15 +191,15 @@ class Ingress:
                 continue
             if ours and not index:
                 if after > end:
-                    # All that has come since it began should be of it: else its rest is lost.
-                    goes_on = headers[end * stride - SAME : end * stride] == header[2:]
-                    if goes_on and last == slot and self._may_wait(receiver, counter, count, slots):
+                    # What is not of it must not wait with it: its rest may be lost.
+                    goes_on = last == slot and slots.alike(header[2:], unseen, end)
+                    if goes_on and self._may_wait(receiver, counter, count, slots):
                         source.first, source.have, source.until = first, end, after
                         source.same = header[2:]
                         source.slot = slot  # a datagram in between may have asked for another
                         return
                 elif count == 1 or (
-                    headers.count(header[2:], at, after * stride) == count
+                    slots.alike(header[2:], unseen, after)
                     and headers[at + lead + 1 : after * stride : stride] == _INDICES[:count]
                 ):
                     stop = after * slot if after < end else (end - 1) * slot + last

@@ -12,7 +12,7 @@ Buffer = bytes | bytearray | memoryview
 def parity(bodies: Buffer, size: int) -> bytes:
     """Return the sum of the bodies of ``size`` bytes that ``bodies`` consists of."""
     total = 0
-    # Integers of that length add up at 1.4 GB/s (CPython 3.11); a loop over bytes, at 0.02.
+    # Integers of that length add up at 1.4 GB/s (CPython 3.11); a loop over bytes, at 0.03.
     for start in range(0, len(bodies), size):
         total ^= int.from_bytes(bodies[start : start + size], "little")
     return total.to_bytes(size, "little")

@@ -97,6 +97,11 @@ class Slots:
         """Let the body of ``slot`` count with its first ``size`` bytes."""
         _LENGTH.pack_into(self._array, slot * SLOT_SIZE + _BODY_LENGTH, size)
 
+    def alike(self, end: bytes | bytearray, first: int, after: int) -> bool:
+        """Whether all headers in the slots from ``first`` up to ``after`` have ``end`` in them."""
+        stride = self.stride
+        return self.headers.count(end, first * stride, after * stride) == after - first
+
     def datagram(self, slot: int, size: int) -> bytes:
         """Return what lies in ``slot``, ``size`` bytes of body with its header, as one piece."""
         at = slot * self.stride

@@ -12,7 +12,7 @@ import struct
 import time
 from dataclasses import dataclass, field
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from lab.bench.pump import End, frame, pair
@@ -154,6 +154,17 @@ def send(sender: socket.socket, run: list[bytes], to: tuple[str, int]) -> None:
 
 
 @given(plans())
+@example(
+    # The last pieces of the second record come among the first of the third, whose end is lost.
+    Plan(
+        [[60], [40000], [9000]],
+        [1456],
+        [True],
+        order=[0, 5],
+        lost={33, 34, 35, 36},
+        batch=[2],
+    )
+)
 @settings(max_examples=150, deadline=None)
 def test_exactly_once(plan: Plan) -> None:
     one, two = pair(1500)
