@@ -72,7 +72,6 @@ class Source:
     first: int = 0
     have: int = 0  # 0: nothing waits
     until: int = 0
-    same: bytes | bytearray = b""  # how the headers of its datagrams end
 
 
 class Ingress:
@@ -81,7 +80,7 @@ class Ingress:
     def __init__(self, tap: Tap, policy: Policy["Link"], counters: Counter[str]) -> None:
         self.keys: dict[int, OpeningKey] = {}
         self._write: Callable[[memoryview], int | None] = tap.write
-        self._deliver: Callable[[memoryview], int | None] = (
+        self._write_item: Callable[[memoryview], int | None] = (
             tap.write if tap.offloads.vnet_hdr else self._segment_and_write
         )
         self._policy = policy
@@ -117,7 +116,7 @@ class Ingress:
                 if (
                     after < source.until
                     and not size % segment
-                    and slots.alike(source.same, have, after)
+                    and slots.alike(source.first, have, after)
                 ):
                     source.have = after  # we look at it when all must have come
                     continue
@@ -192,14 +191,13 @@ class Ingress:
             if ours and not index:
                 if after > end:
                     # What is not of it must not wait with it: its rest may be lost.
-                    goes_on = last == slot and slots.alike(header[2:], unseen, end)
+                    goes_on = last == slot and slots.alike(first, unseen, end)
                     if goes_on and self._may_wait(receiver, counter, count, slots):
                         source.first, source.have, source.until = first, end, after
-                        source.same = header[2:]
                         source.slot = slot  # a datagram in between may have asked for another
                         return
                 elif count == 1 or (
-                    slots.alike(header[2:], unseen, after)
+                    slots.alike(first, unseen, after)
                     and headers[at + lead + 1 : after * stride : stride] == _INDICES[:count]
                 ):
                     stop = after * slot if after < end else (end - 1) * slot + last
@@ -334,7 +332,7 @@ class Ingress:
             self._counters["datagrams_dropped.unknown_receiver"] += 1
             return
         window = opening.window
-        if index == count and key not in self._reassembly:
+        if index == count and self._is_spare(*key):
             self._counters["parities_spare"] += 1
             return
         if not window.check(key[1]):
@@ -407,7 +405,7 @@ class Ingress:
         self, link: "Link", source: Source, body: memoryview, at: int, end: int, now: float
     ) -> None:
         """Act on the items in ``body[at:end]``."""
-        admissions, write = self._policy.admissions, self._deliver
+        admissions, write = self._policy.admissions, self._write_item
         item, ethernet = ITEM.unpack_from, ETHERNET.unpack_from
         controls = frames = 0
         last = end - ITEM_SIZE
@@ -461,7 +459,7 @@ class Ingress:
 
     def deliver(self, item: memoryview) -> None:
         """Write a frame (virtio header first) to the TAP."""
-        self._put(self._deliver, item)
+        self._put(self._write_item, item)
 
     def _put(self, write: Callable[[memoryview], int | None], item: memoryview) -> None:
         """Write, and count what is not taken."""

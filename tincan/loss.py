@@ -44,18 +44,16 @@ class Loss:
 
     def gap(self, window: ReplayWindow, now: float) -> bytes:
         """Note that ``window`` has missed something; return a report to send, or nothing."""
+        seen = window.top + 1, window.count, window.restored
         if window is not self._window:
-            self._window = window
-            self._seen = (window.top + 1, window.count, window.restored)
+            self._window, self._seen = window, seen
             return b""
-        expected = window.top + 1 - self._seen[0]
+        expected, came, restored = (new - old for new, old in zip(seen, self._seen, strict=True))
         if now < self._reported + REPORT_INTERVAL or expected < ENOUGH:
             return b""
-        lost = max(expected - (window.count - self._seen[1]), 0)  # less, if late ones came
-        restored = max(window.restored - self._seen[2], 0)
-        self._reported = now
-        self._seen = (window.top + 1, window.count, window.restored)
-        return item(Item.LOSS, REPORT.pack(expected, lost, restored))
+        self._reported, self._seen = now, seen
+        # Late ones may have come for earlier reports.
+        return item(Item.LOSS, REPORT.pack(expected, max(expected - came, 0), max(restored, 0)))
 
     # -- the sender's side
 

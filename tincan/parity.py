@@ -6,10 +6,8 @@ A path that loses 1 % of its datagrams loses 9 % of records of nine, but of thos
 
 from collections.abc import Sequence
 
-Buffer = bytes | bytearray | memoryview
 
-
-def parity(bodies: Buffer, size: int) -> bytes:
+def parity(bodies: bytes | memoryview, size: int) -> bytes:
     """Return the sum of the bodies of ``size`` bytes that ``bodies`` consists of."""
     total = 0
     # Integers of that length add up at 1.4 GB/s (CPython 3.11); a loop over bytes, at 0.03.

@@ -150,55 +150,45 @@ class _Super:
         return int(protocol)
 
     def split(self) -> list[bytes]:
-        header = bytearray(self.frame[: self.payload])
-        (identification,) = _U16.unpack_from(header, self.l3 + 4)
-        (sequence,) = _U32.unpack_from(header, self.l4 + 4)
-        tcp_flags = header[self.l4 + 13] if self.tcp else 0
-        frames = []
-        for number, start in enumerate(range(self.payload, self.end, self.size) or [self.end]):
-            end = min(start + self.size, self.end)
-            if self.ipv6:
-                _U16.pack_into(header, self.l3 + 4, end - start + self.payload - self.l4)
-            else:
-                self._ipv4(header, identification + number, end - start)
-            if self.tcp:
-                flags = tcp_flags
-                if number:
-                    flags &= ~_FIRST_ONLY
-                if end < self.end:
-                    flags &= ~_LAST_ONLY
-                header[self.l4 + 13] = flags
-                _U32.pack_into(header, self.l4 + 4, (sequence + number * self.size) & 0xFFFFFFFF)
-            else:
-                _U16.pack_into(header, self.l4 + 4, end - start + 8)
-            frames.append(self._with_checksum(header, self.frame[start:end]))
-        return frames
+        return [self._with_checksum(header, data) for header, data in self._pieces(self.size)]
 
     def parts(self, size: int) -> Iterator[tuple[bytes, memoryview]]:
         """Yield (headers, payload) for pieces of ``size`` bytes of TCP, checksums left open.
 
         The checksum field holds the sum of the pseudo-header, in which only the length changes.
         """
+        (pseudo,) = _U16.unpack_from(self.frame, self.l4 + 16)
+        for header, data in self._pieces(size):
+            shorter = (self.end - self.payload) - len(data)
+            _U16.pack_into(header, self.l4 + 16, (pseudo + 0xFFFF - shorter) % 0xFFFF)
+            yield bytes(header), data
+
+    def _pieces(self, size: int) -> Iterator[tuple[bytearray, memoryview]]:
+        """Yield (headers, payload) for pieces of ``size`` bytes: one buffer of headers, right but
+        for the checksum of TCP or UDP."""
         header = bytearray(self.frame[: self.payload])
         (identification,) = _U16.unpack_from(header, self.l3 + 4)
         (sequence,) = _U32.unpack_from(header, self.l4 + 4)
-        (pseudo,) = _U16.unpack_from(header, self.l4 + 16)
-        flags = header[self.l4 + 13]
-        for start in range(self.payload, self.end, size):
+        tcp_flags = header[self.l4 + 13] if self.tcp else 0
+        for start in range(self.payload, self.end, size) or [self.end]:
             end = min(start + size, self.end)
-            offset = start - self.payload
             if self.ipv6:
                 _U16.pack_into(header, self.l3 + 4, end - start + self.payload - self.l4)
             else:
                 self._ipv4(header, identification, end - start)
                 identification += -(-(end - start) // self.size)
-            kept = 0xFF if offset == 0 else ~_FIRST_ONLY & 0xFF
-            kept &= 0xFF if end == self.end else ~_LAST_ONLY & 0xFF
-            header[self.l4 + 13] = flags & kept
-            _U32.pack_into(header, self.l4 + 4, (sequence + offset) & 0xFFFFFFFF)
-            shorter = (self.end - self.payload) - (end - start)
-            _U16.pack_into(header, self.l4 + 16, (pseudo + 0xFFFF - shorter) % 0xFFFF)
-            yield bytes(header), self.frame[start:end]
+            if self.tcp:
+                flags = tcp_flags
+                if start > self.payload:
+                    flags &= ~_FIRST_ONLY
+                if end < self.end:
+                    flags &= ~_LAST_ONLY
+                header[self.l4 + 13] = flags
+                offset = start - self.payload
+                _U32.pack_into(header, self.l4 + 4, (sequence + offset) & 0xFFFFFFFF)
+            else:
+                _U16.pack_into(header, self.l4 + 4, end - start + 8)
+            yield header, self.frame[start:end]
 
     def _ipv4(self, header: bytearray, identification: int, size: int) -> None:
         l3 = self.l3

@@ -11,6 +11,8 @@ import ctypes
 import struct
 from typing import Final
 
+from tincan.wire import HEADER_SIZE
+
 _IOV = struct.Struct("@PN")  # of a struct msghdr: iov, iovlen
 _SLOT = struct.Struct("@PNPN")  # two struct iovec: base and length of the header, of the body
 MAX_SEGMENTS: Final = 64  # UDP_MAX_SEGMENTS of kernels before 6.6
@@ -18,6 +20,7 @@ MAX_BATCH: Final = 65507  # bytes of UDP payload in one call
 _LENGTH = struct.Struct("@N")
 _BODY_LENGTH: Final = _SLOT.size - _LENGTH.size
 SLOT_SIZE: Final = _SLOT.size
+ALIKE: Final = HEADER_SIZE - 2  # bytes of a header behind type and index
 
 
 def address_of(buffer: bytearray | memoryview) -> int:
@@ -97,10 +100,12 @@ class Slots:
         """Let the body of ``slot`` count with its first ``size`` bytes."""
         _LENGTH.pack_into(self._array, slot * SLOT_SIZE + _BODY_LENGTH, size)
 
-    def alike(self, end: bytes | bytearray, first: int, after: int) -> bool:
-        """Whether all headers in the slots from ``first`` up to ``after`` have ``end`` in them."""
-        stride = self.stride
-        return self.headers.count(end, first * stride, after * stride) == after - first
+    def alike(self, one: int, first: int, after: int) -> bool:
+        """Whether the datagrams in the slots from ``first`` up to ``after`` are of the same record
+        as the one in slot ``one``: their headers end alike."""
+        headers, stride = self.headers, self.stride
+        end = headers[(one + 1) * stride - ALIKE : (one + 1) * stride]
+        return headers.count(end, first * stride, after * stride) == after - first
 
     def datagram(self, slot: int, size: int) -> bytes:
         """Return what lies in ``slot``, ``size`` bytes of body with its header, as one piece."""

@@ -174,7 +174,7 @@ def test_exactly_once(plan: Plan) -> None:
         written.append(bytes(delivered))
         return len(delivered)
 
-    two.ingress._deliver = write
+    two.ingress._write_item = write
     now = time.monotonic()
     try:
         datagrams, records = seal(one, plan)
