@@ -40,6 +40,7 @@ PURE = {  # events and the time in, actions out
     ),
     "tincan": (
         *(
+            "backlog",
             "codec",
             "crypto",
             "errors",
@@ -50,8 +51,8 @@ PURE = {  # events and the time in, actions out
             "loss",
             "noise",
         ),
-        *("packing", "pmtu", "policer", "policy", "reassembly", "replay", "session", "storm"),
-        "wire",
+        *("packing", "parity", "pmtu", "policer", "policy", "reassembly", "replay", "segment"),
+        *("session", "storm", "wire"),
     ),
 }
 IMPURE_IMPORTS = {

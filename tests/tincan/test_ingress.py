@@ -6,7 +6,6 @@ import socket
 import struct
 import time
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -29,14 +28,6 @@ from tincan.wire import (
 )
 
 STRANGE = 77  # no receiver index of ours
-
-
-@pytest.fixture
-def ends() -> Iterator[tuple[End, End]]:
-    one, two = pair(1500)
-    yield one, two
-    one.sock.close()
-    two.sock.close()
 
 
 @pytest.fixture
@@ -150,34 +141,32 @@ def test_records_that_the_kernel_batched_come_out_one_by_one(
 ) -> None:
     """Acknowledgements of one size, each a record of its own, merged on the way (UDP_GRO)."""
     one, two = ends
-    sealed = []
-    for size in sizes:
-        record = one.link.record
-        record.append(item(Item.FRAME, frame(size)))
-        key = one.session.sealing
-        assert key is not None
-        record.seal(key, 1456, None)
-        sealed += list(record.datagrams())
-        record.clear()
-    segment = len(sealed[0])
+    datagrams = [each for size in sizes for each in sealed(one, [size])]
+    segment = len(datagrams[0])
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
         ancillary = [(socket.SOL_UDP, UDP_SEGMENT, struct.pack("=H", segment))]
-        sender.sendmsg(sealed, ancillary, 0, two.sock.address)
+        sender.sendmsg(datagrams, ancillary, 0, two.sock.address)
         two.ingress.wake(two.source, time.monotonic())
     assert two.tap.frames == len(sizes)
     assert two.counters["records_dropped.forged"] == 0
     assert crosses(one, two)
 
 
-def batches(one: End, two: End, sizes: list[int], *, step: int = 44) -> list[list[bytes]]:
-    """The datagrams of one record with such frames, as they come in calls of ``step``."""
-    for size in sizes:
-        one.link.record.append(item(Item.FRAME, frame(size)))
-    key = one.session.sealing
+def sealed(one: End, sizes: list[int], *, protected: bool = False) -> list[bytes]:
+    """The datagrams of one record with such frames, and its parity if it is to have one."""
+    record, key = one.link.record, one.session.sealing
     assert key is not None
-    one.link.record.seal(key, one.link.body, None)
-    datagrams = list(one.link.record.datagrams())
-    one.link.record.clear()
+    for size in sizes:
+        record.append(item(Item.FRAME, frame(size)))
+    (record.seal_protected if protected else record.seal)(key, one.link.body, None)
+    datagrams = list(record.datagrams())
+    record.clear()
+    return datagrams
+
+
+def batches(one: End, sizes: list[int], *, step: int = 44) -> list[list[bytes]]:
+    """The datagrams of one record with such frames, as they come in calls of ``step``."""
+    datagrams = sealed(one, sizes)
     return [datagrams[at : at + step] for at in range(0, len(datagrams), step)]
 
 
@@ -192,7 +181,7 @@ def test_a_strangers_fragment_costs_no_record(
 ) -> None:
     """It asks for slots of another size while a record begins to wait in those there are."""
     one, two = ends
-    first, second = batches(one, two, [65226]), batches(one, two, [65226, 65226])
+    first, second = batches(one, [65226]), batches(one, [65226, 65226])
     odd = HEADER.pack(RECORD, 0, 2, VERSION, receiver, 7) + bytes(20)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender, stranger:
         for run in first:
@@ -213,7 +202,7 @@ def test_strangers_do_not_fill_reassembly(ends: tuple[End, End], stranger: socke
     """Not with the index of the rehearsals either."""
     one, two = ends
     Rehearsal(two.ingress).go(time.monotonic())
-    runs = batches(one, two, [65226, 65226])
+    runs = batches(one, [65226, 65226])
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender, stranger:
         deliver(sender, two, runs[0])
         drain(two)
@@ -244,7 +233,7 @@ def test_padded_channel_data_opens(ends: tuple[End, End], size: int) -> None:
     """A TURN server may pad it over UDP, too (RFC 8656 section 12.5)."""
     one, two = ends
     two.sock.on_channel = lambda *_: None
-    ((datagram,),) = batches(one, two, [size])
+    ((datagram,),) = batches(one, [size])
     padded = struct.pack(">HH", 0x4001, len(datagram)) + datagram + bytes(-len(datagram) % 4)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
         sender.sendto(padded, two.sock.address)
@@ -258,7 +247,7 @@ def test_records_of_one_run_end_anywhere(ends: tuple[End, End]) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
         for _ in range(20):
             for sizes in ([65226], [65226] * 3, [1400], [40000]):
-                for run in batches(one, two, sizes):
+                for run in batches(one, sizes):
                     deliver(sender, two, run)
             drain(two)
     assert two.tap.frames == 20 * 6
@@ -303,18 +292,6 @@ def test_no_frame_is_lost_with_one_datagram_of_each_record(
     assert lost == two.counters["records_restored"]
 
 
-def protected(one: End, sizes: list[int]) -> list[bytes]:
-    """The datagrams of one record with such frames, and its parity."""
-    record, key = one.link.record, one.session.sealing
-    assert key is not None
-    for size in sizes:
-        record.append(item(Item.FRAME, frame(size)))
-    record.seal_protected(key, one.link.body, None)
-    datagrams = list(record.datagrams())
-    record.clear()
-    return datagrams
-
-
 def test_what_follows_a_record_without_end_does_not_wait_for_it(ends: tuple[End, End]) -> None:
     """Nor does it come from whoever sends next: all datagrams are full ones, so nothing ends it."""
     one, two = ends
@@ -326,16 +303,16 @@ def test_what_follows_a_record_without_end_does_not_wait_for_it(ends: tuple[End,
         here = sender.getsockname()
         assert two.negotiation.path is not None
         two.negotiation.path = replace(two.negotiation.path, address=here, peer_address=here)
-        lost = protected(one, [65226, 65226])
+        lost = sealed(one, [65226, 65226], protected=True)
         for run in (lost[:40], lost[40:50]):
             deliver(sender, two, run)
         drain(two)
         assert two.source.have == 50
         for number in range(5):
-            deliver(sender, two, protected(one, [1514]))
+            deliver(sender, two, sealed(one, [1514], protected=True))
             drain(two)
             assert two.tap.frames == number + 1
-        half = protected(one, [9000])
+        half = sealed(one, [9000], protected=True)
         deliver(sender, two, half[:4])
         drain(two)
         stranger.sendto(HEADER.pack(RECORD, 0, 1, VERSION, STRANGE, 0) + b"x", two.sock.address)
@@ -352,7 +329,7 @@ def test_what_its_parity_overtakes_is_not_lost(ends: tuple[End, End]) -> None:
     window = next(iter(two.session.opening.values())).window
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
         for late in (0, 3, 6):
-            datagrams = protected(one, [9000])
+            datagrams = sealed(one, [9000], protected=True)
             for each in [*datagrams[:late], *datagrams[late + 1 :], datagrams[late]]:
                 sender.sendto(each, two.sock.address)
             drain(two)

@@ -117,7 +117,7 @@ def test_a_fault_in_a_callback_is_logged_and_ends_nothing(caplog: pytest.LogCapt
 
     with caplog.at_level(logging.ERROR):
         run(main)
-    assert "failed" in caplog.text
+    assert "the pump failed" in caplog.text
     os.close(reading)
     os.close(writing)
 
@@ -174,7 +174,7 @@ def test_a_timer_is_not_late_for_a_rehearsal(caplog: pytest.LogCaptureFixture) -
 
     with caplog.at_level(logging.ERROR), one, two:
         run(main)
-    assert "failed" in caplog.text
+    assert "the rehearsal failed" in caplog.text
 
 
 def test_a_descriptor_that_always_fails_starves_no_other() -> None:

@@ -1,21 +1,12 @@
 """What a link sees to before it sends: the device's queue, losses, and that its size is in use."""
 
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
 
-from lab.bench.pump import End, frame, pair
+from lab.bench.pump import End, frame
 from tincan.sender import LOOK_BYTES, LOOK_INTERVAL
-
-
-@pytest.fixture
-def ends() -> Iterator[tuple[End, End]]:
-    one, two = pair(1500)
-    yield one, two
-    one.sock.close()
-    two.sock.close()
 
 
 @pytest.fixture
