@@ -16,28 +16,28 @@ from collections import Counter
 from contextlib import AsyncExitStack
 from typing import Any, Final
 
-from controller.attachment import Attachment
-from controller.capture import Capture
 from controller.cli import version
-from controller.config import Config
-from controller.control_server import ControlServer
+from controller.config.endpoint import Endpoint
+from controller.config.settings import Config
+from controller.dataplane.client import Tunnel
+from controller.dataplane.runner import Proxy
 from controller.errors import SystemRefusal
-from controller.guard import Guard
-from controller.identity import KnownPeers
-from controller.keys import NetworkKeys
-from controller.mesh import Mesh
-from controller.metrics import new_counters
-from controller.model import Captured, Ip, Mac, NodeId
-from controller.netlink import AddressChanged, Netlink
-from controller.policy import Policy, Static
-from controller.process import STOPPING, Abandoned
-from controller.proxy import Proxy
-from controller.report import Reporter
-from controller.signal.endpoint import Endpoint
-from controller.switch import Switch
-from controller.tunnel import Tunnel
-from tincan import api
-from tincan.crypto import PrivateKey
+from controller.host.capture import Capture
+from controller.host.directories import STOPPING, Abandoned
+from controller.host.netlink import AddressChanged, Netlink
+from controller.host.node_key import KnownPeers
+from controller.host.tap import Attachment
+from controller.links.negotiator import Mesh
+from controller.loops.guard import Guard
+from controller.node.counters import new_counters
+from controller.operator.report import Reporter
+from controller.operator.server import ControlServer
+from controller.packets.packets import Captured, Ip, Mac, NodeId
+from controller.signal.keys import NetworkKeys
+from controller.switch.policy import Policy, Static
+from controller.switch.switch import Switch
+from tincan.control import messages as api
+from tincan.crypto.primitives import PrivateKey
 
 log = logging.getLogger(__name__)
 
@@ -389,7 +389,7 @@ async def _serve(
         app = App(config, private, netlink, started)
         urls = config.signal
         if config.listen is not None:
-            from controller.signal.rendezvous import Rendezvous  # not everybody needs it
+            from controller.signal.rendezvous.server import Rendezvous  # not everybody needs it
 
             stun = Endpoint(config.listen.host, 3478)
             rendezvous = Rendezvous(

@@ -160,7 +160,7 @@ def version() -> str:
 
 
 def _config(options: argparse.Namespace) -> Any:
-    from controller.config import load
+    from controller.config.settings import load
 
     if options.config is None:
         raise ConfigError("controller: --config", "is missing", "write: controller --config FILE")
@@ -172,14 +172,14 @@ def _run(options: argparse.Namespace) -> int:
     log_to_stderr(config.controller_logging)
     for warning in config.warnings:
         log.warning("%s", warning)
-    from controller.launch import run
+    from controller.start import run
 
     status: int = run(config)
     return status
 
 
 def _ask(options: argparse.Namespace, method: str, params: dict[str, Any] | None = None) -> Any:
-    from controller.control import call
+    from controller.operator.protocol import call
 
     return call(_config(options).control_socket, method, params)
 
@@ -189,14 +189,14 @@ def _status(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(answer, indent=2))
         return 0
-    from controller.tables import show_status
+    from controller.operator.tables import show_status
 
     show_status(answer)
     return 0
 
 
 def _bindings(options: argparse.Namespace) -> int:
-    from controller.control import call
+    from controller.operator.protocol import call
 
     path = _config(options).control_socket
 
@@ -212,7 +212,7 @@ def _bindings(options: argparse.Namespace) -> int:
         while True:
             print(json.dumps(ask()), flush=True)
             time.sleep(1)
-    from controller.tables import show_bindings, watch_bindings
+    from controller.operator.tables import show_bindings, watch_bindings
 
     if options.watch:
         watch_bindings(ask)
@@ -221,7 +221,7 @@ def _bindings(options: argparse.Namespace) -> int:
 
 
 def _clear(options: argparse.Namespace) -> int:
-    from controller.checks import Place, ip
+    from controller.config.values import Place, ip
 
     address = ip(options.ip, Place("controller: IP"))
     answer = _ask(options, "clear", {"ip": address})

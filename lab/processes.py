@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from controller.control import call
 from controller.errors import ControllerError
+from controller.operator.protocol import call
 from lab.errors import CommandFailed, LabError
 
 if TYPE_CHECKING:

@@ -15,20 +15,21 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, Final
 
-from tincan import api, loop
-from tincan.crypto import PrivateKey
+from tincan.control import messages as api
+from tincan.control.server import ApiServer, Handler
+from tincan.crypto.primitives import PrivateKey
+from tincan.device.tap import Offloads, Tap, open_tap
 from tincan.errors import ApiError, SystemRefusal
-from tincan.forwarding import LOCAL, MAX_LEARNED, Local
-from tincan.frame import BEACON, MAC_SIZE, Kind, NeverForward
-from tincan.gate import Gate
-from tincan.link import Link
-from tincan.links import Links, describe
-from tincan.loop import HotSelector
-from tincan.policy import Policy
-from tincan.pump import Pump
-from tincan.server import ApiServer, Handler
-from tincan.tap import Offloads, Tap, open_tap
-from tincan.wire import VNET_SIZE
+from tincan.link.link import Link
+from tincan.link.links import Links, describe
+from tincan.pump import loop
+from tincan.pump.gate import Gate
+from tincan.pump.loop import HotSelector
+from tincan.pump.pump import Pump
+from tincan.record.layout import VNET_SIZE
+from tincan.switching.frame import BEACON, MAC_SIZE, Kind, NeverForward
+from tincan.switching.policy import Policy
+from tincan.switching.table import LOCAL, MAX_LEARNED, Local
 
 logger = logging.getLogger(__name__)
 

@@ -13,9 +13,9 @@ each of its runs, so neither can be used again. Both functions are pure.
 from typing import Final
 
 from controller.errors import SignalError
-from controller.keys import NetworkKeys
-from controller.signal.messages import VERSION, Challenge, Join
-from tincan.crypto import CryptoError, PrivateKey, hmac_sha256, same, sha256, verify
+from controller.signal.keys import NetworkKeys
+from controller.signal.websocket.messages import VERSION, Challenge, Join
+from tincan.crypto.primitives import CryptoError, PrivateKey, hmac_sha256, same, sha256, verify
 
 LABEL: Final = b"switchmode 1 membership"
 

@@ -24,10 +24,10 @@ import struct
 from typing import Annotated, Final
 
 from controller.errors import SignalError
-from controller.keys import NetworkKeys
-from controller.signal.messages import MAX_BODY, MAX_PAYLOAD, SESSION_SIZE
-from tincan.codec import DecodeError, Meta, Struct, decode, encode
-from tincan.crypto import (
+from controller.signal.keys import NetworkKeys
+from controller.signal.websocket.messages import MAX_BODY, MAX_PAYLOAD, SESSION_SIZE
+from tincan.control.codec import DecodeError, Meta, Struct, decode, encode
+from tincan.crypto.primitives import (
     NONCE_SIZE,
     TAG_SIZE,
     Aead,

@@ -16,10 +16,10 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from statistics import median
 
-from controller.bindings import REPROBE_S, TOMBSTONE_S, Binding, Key, Table
-from controller.model import ARP_REQUEST, BROADCAST_MAC, ZERO_MAC, Arp, Mac, NodeId
-from controller.rpc import Announce, Entry
-from controller.switch import Switch
+from controller.packets.packets import ARP_REQUEST, BROADCAST_MAC, ZERO_MAC, Arp, Mac, NodeId
+from controller.switch.messages import Announce, Entry
+from controller.switch.switch import Switch
+from controller.switch.table import REPROBE_S, TOMBSTONE_S, Binding, Key, Table
 
 PASSES = 5
 SAMPLE = 2000  # operations timed in one pass; no more, so that a pass fits into a token bucket

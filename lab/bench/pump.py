@@ -16,19 +16,19 @@ import time
 from collections import Counter
 from typing import Any, cast
 
-from tincan.crypto import PrivateKey
-from tincan.egress import Egress
-from tincan.events import LinkState
-from tincan.ingress import Ingress, Source
-from tincan.link import Link
-from tincan.negotiation import Negotiation
-from tincan.path import Path
-from tincan.pmtu import PathMtu
-from tincan.policy import Policy
-from tincan.session import Session
-from tincan.tap import Offloads, Tap
-from tincan.udp import UdpSocket
-from tincan.wire import VNET_SIZE
+from tincan.crypto.primitives import PrivateKey
+from tincan.device.tap import Offloads, Tap
+from tincan.device.udp import UdpSocket
+from tincan.link.link import Link
+from tincan.link.listener import LinkState
+from tincan.link.pmtu import PathMtu
+from tincan.path.attempt import Negotiation
+from tincan.path.path import Path
+from tincan.pump.egress import Egress
+from tincan.pump.ingress import Ingress, Source
+from tincan.record.layout import VNET_SIZE
+from tincan.session.session import Session
+from tincan.switching.policy import Policy
 
 MAC_A, MAC_B = bytes.fromhex("020000000001"), bytes.fromhex("020000000002")
 WORKS = {  # name -> (frame sizes of one wake-up, path MTU)

@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 
 from controller import cli
-from controller.config import Config
-from controller.control_server import ControlServer
+from controller.config.settings import Config
 from controller.errors import ConfigError, ControlError, SystemRefusal
-from controller.status import NodeStatus, SignalStatus, Status, TapStatus
-from tincan import codec
+from controller.operator.server import ControlServer
+from controller.operator.status import NodeStatus, SignalStatus, Status, TapStatus
+from tincan.control import codec
 
 STATUS = Status(
     node=NodeStatus("alpha", "a" * 64),
@@ -55,9 +55,9 @@ def no_app(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Callable[[Conf
     before = (root.level, root.handlers[:])
 
     def put(run: Callable[[Config], int]) -> None:
-        launch = types.ModuleType("controller.launch")
+        launch = types.ModuleType("controller.start")
         launch.run = run  # type: ignore[attr-defined]
-        monkeypatch.setitem(sys.modules, "controller.launch", launch)
+        monkeypatch.setitem(sys.modules, "controller.start", launch)
 
     yield put
     root.setLevel(before[0])
@@ -211,7 +211,7 @@ class TestCommands:
     def test_file_before_the_command(
         self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, file: Path
     ) -> None:
-        monkeypatch.setattr("controller.control.call", lambda *_: {"bindings": []})
+        monkeypatch.setattr("controller.operator.protocol.call", lambda *_: {"bindings": []})
         for arguments in (("--config", file, "bindings"), ("bindings", "--config", file)):
             status, out, _ = self.run(capsys, *arguments)
             assert (status, out.strip()) == (0, "no address is known yet")
@@ -219,7 +219,7 @@ class TestCommands:
     def test_bindings_for_programs(
         self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, file: Path
     ) -> None:
-        monkeypatch.setattr("controller.control.call", lambda *_: {"bindings": []})
+        monkeypatch.setattr("controller.operator.protocol.call", lambda *_: {"bindings": []})
         status, out, _ = self.run(capsys, "bindings", "--config", file, "--json")
         assert (status, json.loads(out)) == (0, {"bindings": []})
 
@@ -234,7 +234,7 @@ class TestCommands:
                 return answer
             raise KeyboardInterrupt
 
-        monkeypatch.setattr("controller.control.call", call)
+        monkeypatch.setattr("controller.operator.protocol.call", call)
         status, out, err = self.run(capsys, "bindings", "--config", file, "--json", "--watch")
         assert (status, err) == (130, "")
         assert [json.loads(line) for line in out.splitlines()] == [
@@ -249,7 +249,7 @@ class TestCommands:
             assert (path, method) == (file.parent / "run" / "controller.sock", "clear")
             return {"cleared": int(params["ip"] == "fd00::5")}
 
-        monkeypatch.setattr("controller.control.call", call)
+        monkeypatch.setattr("controller.operator.protocol.call", call)
         assert self.run(capsys, "clear", "FD00:0::5", "--config", file)[:2] == (
             0,
             "fd00::5: cleared\n",
@@ -268,7 +268,7 @@ class TestCommands:
         def call(*_: object) -> object:
             raise ControlError("not\nnow")
 
-        monkeypatch.setattr("controller.control.call", call)
+        monkeypatch.setattr("controller.operator.protocol.call", call)
         assert self.run(capsys, "status", "--config", file) == (1, "", "controller: not\\nnow\n")
 
 

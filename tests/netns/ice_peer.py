@@ -15,11 +15,12 @@ import sys
 import time
 from typing import Any
 
-from tests.tincan.ice_bench import Peer, send
-from tincan import agent, transport
-from tincan.codec import decode, encode
+from tests.tincan.ice.ice_bench import Peer, send
+from tincan.control.codec import decode, encode
 from tincan.errors import LinkError
-from tincan.path import Description, Path, TurnServer
+from tincan.ice import agent
+from tincan.ice import sockets as transport
+from tincan.path.path import Description, Path, TurnServer
 
 
 def say(**message: Any) -> None:

@@ -16,11 +16,11 @@ import pytest
 from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import Ether
 
-import controller.dissect  # noqa: F401 - loaded before any capture is opened: no waiting for it
-from controller.build import build
-from controller.capture import PAUSE, READ_BUDGET, RELIEF, Capture
+import controller.packets.decode  # noqa: F401 - loaded before any capture is opened: no waiting for it
 from controller.errors import SystemRefusal
-from controller.model import (
+from controller.host.capture import PAUSE, READ_BUDGET, RELIEF, Capture
+from controller.packets.encode import build
+from controller.packets.packets import (
     ARP_REPLY,
     ARP_REQUEST,
     BROADCAST_MAC,

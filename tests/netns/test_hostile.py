@@ -27,10 +27,10 @@ from lab.capture import Frame
 from lab.layouts import Hosts, build
 from tests.netns.overlay import GATEWAY_MAC
 from tests.netns.test_recovery import tincan
-from tincan import api
-from tincan.codec import Raw, encode
-from tincan.forwarding import MAX_LEARNED
-from tincan.wire import HANDSHAKE_INIT, HANDSHAKE_RESPONSE, HEADER, RECORD, VERSION
+from tincan.control import messages as api
+from tincan.control.codec import Raw, encode
+from tincan.record.layout import HANDSHAKE_INIT, HANDSHAKE_RESPONSE, HEADER, RECORD, VERSION
+from tincan.switching.table import MAX_LEARNED
 
 GROWTH = 24 << 20  # bytes that a process may grow by: buffers for scattered batches, mostly
 COOKIE = 0x2112A442

@@ -19,7 +19,7 @@ from scapy.layers.l2 import Ether
 
 from lab import Container, Controller, Host, Lab, wait_until
 from lab.layouts import Hosts, build
-from tincan import api
+from tincan.control import messages as api
 
 GATEWAY = "10.0.3.1"
 GATEWAY_MAC = "00:16:3e:00:00:00"

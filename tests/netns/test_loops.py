@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from contextlib import ExitStack
 
-from controller.loops import HOLD
+from controller.loops.machine import HOLD
 from lab import Controller, Host, Lab, Segment, wait_until
 from lab.bench.storm import storm
 from lab.layouts import Hosts, build

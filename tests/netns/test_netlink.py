@@ -15,7 +15,7 @@ from typing import TypeVar
 import pytest
 
 from controller.errors import SystemRefusal
-from controller.netlink import (
+from controller.host.netlink import (
     AddressChanged,
     BridgeAddressChanged,
     EntriesGone,

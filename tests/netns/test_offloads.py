@@ -18,7 +18,7 @@ from tests.netns.traffic import Numbered, files_cross, start_tincan
 from tests.netns.traffic import dropped as dropped_by_reason
 
 EIO = """
-import errno, os, struct, tincan.udp as udp
+import errno, os, struct, tincan.device.udp as udp
 send = udp.UdpSocket.send
 def refuse(self, place, size, address):
     _, pieces = struct.unpack("@PN", place)

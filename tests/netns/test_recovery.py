@@ -23,7 +23,7 @@ from lab import CommandFailed, Container, Controller, Host, Lab, wait_until
 from lab.layouts import Hosts, build
 from tests.netns.overlay import GATEWAY
 from tests.netns.test_cold_start import slowness
-from tincan import api
+from tincan.control import messages as api
 
 UNATTACHED = api.ATTACHED_FOR + 0.6  # s after which a silent controller is taken for gone
 DEAD = 6.5  # s after which a link that is silent counts as dead

@@ -14,8 +14,16 @@ import pytest
 from scapy.layers.inet import TCP, UDP
 
 from tests.netns.namespace import Namespace, needs_root, sh
-from tests.tincan.test_segment import pseudo, super_frame
-from tincan.segment import GSO_ECN, GSO_TCPV4, GSO_TCPV6, GSO_UDP_L4, NEEDS_CSUM, VNET, segment
+from tests.tincan.device.test_segment import pseudo, super_frame
+from tincan.device.segment import (
+    GSO_ECN,
+    GSO_TCPV4,
+    GSO_TCPV6,
+    GSO_UDP_L4,
+    NEEDS_CSUM,
+    VNET,
+    segment,
+)
 
 pytestmark = needs_root
 

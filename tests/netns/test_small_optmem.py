@@ -8,7 +8,7 @@ import pytest
 INSIDE = """
 import asyncio, os, pathlib
 from collections import Counter
-from controller.capture import Capture
+from controller.host.capture import Capture
 
 async def main():
     pathlib.Path("/proc/sys/net/core/optmem_max").write_text("20480")

@@ -13,8 +13,8 @@ from pathlib import Path
 from lab import Container, Lab
 from lab.bench.storm import KINDS, dropped, storm
 from lab.layouts import build
-from tincan.policy import FLOOD_BURST, FLOOD_RATE
-from tincan.storm import CALM_FOR
+from tincan.switching.policy import FLOOD_BURST, FLOOD_RATE
+from tincan.switching.storm import CALM_FOR
 
 SECONDS = 3.0
 SIZE = 30_000_000  # bytes of a file that crosses meanwhile

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from typing import Any
 
 from lab import Container, Host, wait_until
-from tincan.api import SOCKET_NAME
+from tincan.control.messages import SOCKET_NAME
 
 TCP_PORT = 7001
 UDP_PORT = 7002

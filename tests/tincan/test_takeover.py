@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from tincan import api
-from tincan.codec import Raw, encode
+from tincan.control import messages as api
+from tincan.control.codec import Raw, encode
+from tincan.control.server import ApiServer
 from tincan.daemon import Tincan
-from tincan.forwarding import LOCAL
-from tincan.loop import HotSelector
-from tincan.server import ApiServer
-from tincan.tap import Offloads, Tap
+from tincan.device.tap import Offloads, Tap
+from tincan.pump.loop import HotSelector
+from tincan.switching.table import LOCAL
 
 
 def connect(path: Path) -> socket.socket:

@@ -5,15 +5,15 @@ import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-from controller.keys import NetworkKeys
-from controller.signal.backoff import Backoff
-from controller.signal.client import SignalClient
-from controller.signal.endpoint import Endpoint
+from controller.config.endpoint import Endpoint
 from controller.signal.events import Event, Present, Received
-from controller.signal.quota import Limits
-from controller.signal.rendezvous import Rendezvous
+from controller.signal.keys import NetworkKeys
+from controller.signal.rendezvous.quota import Limits
+from controller.signal.rendezvous.server import Rendezvous
+from controller.signal.websocket.backoff import Backoff
+from controller.signal.websocket.client import SignalClient
 from tests.controller.signal.memory import KEYS
-from tincan.crypto import PrivateKey
+from tincan.crypto.primitives import PrivateKey
 
 PATIENCE = 20.0  # seconds; no test waits that long unless it fails
 

@@ -2,13 +2,13 @@
 
 from collections import Counter
 
-from controller.keys import NetworkKeys
 from controller.signal.events import Event, Received
-from controller.signal.presence import Presence, Renew, Transmit
-from controller.signal.quota import Limits
-from controller.signal.registry import HangUp, Output, Registry
-from controller.signal.registry import Transmit as ServerTransmit
-from tincan.crypto import PrivateKey, random_bytes
+from controller.signal.keys import NetworkKeys
+from controller.signal.rendezvous.quota import Limits
+from controller.signal.rendezvous.registry import HangUp, Output, Registry
+from controller.signal.rendezvous.registry import Transmit as ServerTransmit
+from controller.signal.websocket.presence import Presence, Renew, Transmit
+from tincan.crypto.primitives import PrivateKey, random_bytes
 
 KEYS = NetworkKeys.derive("lab", "correct horse")
 OTHER_SECRET = NetworkKeys.derive("lab", "battery staple")

@@ -17,19 +17,24 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
+from controller.config.endpoint import Endpoint
 from controller.errors import SystemRefusal
-from controller.signal import client, transport
-from controller.signal import rendezvous as rendezvous_module
-from controller.signal.endpoint import Endpoint
 from controller.signal.events import Absent, Refused, SignalConnected, SignalLost
-from controller.signal.messages import MAX_PAYLOAD, Challenge, decode_from_rendezvous, encode
 from controller.signal.proof import join
-from controller.signal.quota import Limits
-from controller.signal.registry import Registry
-from controller.signal.rendezvous import Rendezvous
+from controller.signal.rendezvous import server as rendezvous_module
+from controller.signal.rendezvous.quota import Limits
+from controller.signal.rendezvous.registry import Registry
+from controller.signal.rendezvous.server import Rendezvous
+from controller.signal.websocket import client, transport
+from controller.signal.websocket.messages import (
+    MAX_PAYLOAD,
+    Challenge,
+    decode_from_rendezvous,
+    encode,
+)
 from tests.controller.signal.loopback import LiveNode, Wire, eventually, rendezvous, running
 from tests.controller.signal.memory import KEYS, OTHER_SECRET
-from tincan.crypto import PrivateKey
+from tincan.crypto.primitives import PrivateKey
 
 
 async def raw(url: str) -> ClientConnection:

@@ -7,8 +7,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from controller.keys import NetworkKeys
-from controller.signal import presence as presence_module
 from controller.signal.events import (
     Absent,
     Present,
@@ -17,7 +15,12 @@ from controller.signal.events import (
     SignalConnected,
     SignalLost,
 )
-from controller.signal.messages import (
+from controller.signal.keys import NetworkKeys
+from controller.signal.proof import join, proven
+from controller.signal.rendezvous.quota import Limits
+from controller.signal.sealing import make_card
+from controller.signal.websocket import presence as presence_module
+from controller.signal.websocket.messages import (
     PAGE_MEMBERS,
     Challenge,
     Join,
@@ -30,12 +33,9 @@ from controller.signal.messages import (
     decode_from_rendezvous,
     encode,
 )
-from controller.signal.presence import Phase, Presence, Renew
-from controller.signal.proof import join, proven
-from controller.signal.quota import Limits
-from controller.signal.sealing import make_card
+from controller.signal.websocket.presence import Phase, Presence, Renew
 from tests.controller.signal.memory import KEYS, OTHER_SECRET, Memory, Node, network
-from tincan.crypto import PrivateKey
+from tincan.crypto.primitives import PrivateKey
 
 # Joining
 

@@ -5,10 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from controller.errors import SignalError
-from controller.signal.messages import MAX_BODY, MAX_CARD, MAX_PAYLOAD
 from controller.signal.sealing import MAX_NAME, Pair, Sealed, make_card, open_card
+from controller.signal.websocket.messages import MAX_BODY, MAX_CARD, MAX_PAYLOAD
 from tests.controller.signal.memory import KEYS, OTHER_SECRET
-from tincan.crypto import PrivateKey
+from tincan.crypto.primitives import PrivateKey
 
 A, B, C = (PrivateKey(bytes([n]) * 32) for n in (1, 2, 3))
 SESSION_A, SESSION_B = b"a" * 16, b"b" * 16

@@ -1,0 +1,418 @@
+"""What the controller asks of the kernel about links, addresses and routes, and is told.
+
+One request costs about 1 ms of decoding in pyroute2, so the state of single links is asked for,
+never all of them, and only when ``netlink_events`` has word of a change.
+"""
+
+import errno
+import ipaddress
+from collections.abc import AsyncIterator, Collection
+from contextlib import suppress
+from fnmatch import fnmatchcase
+from types import TracebackType
+from typing import Any
+
+from pyroute2 import AsyncIPRoute
+from pyroute2.netlink.exceptions import NetlinkDumpInterrupted, NetlinkError
+
+from controller.errors import SystemRefusal
+from controller.host import firewall
+from controller.host.interfaces import (
+    Address,
+    AddressChanged,
+    BridgeAddressChanged,
+    EntriesGone,
+    EntriesUnknown,
+    Event,
+    Link,
+    LinkChanged,
+    RouteChanged,
+    address_of,
+    as_the_tap_sees,
+    link_of,
+)
+from controller.host.netlink_events import NetlinkEvents
+from controller.packets.packets import Ip, Mac, Vlan
+
+__all__ = [
+    "AddressChanged",
+    "BridgeAddressChanged",
+    "EntriesGone",
+    "EntriesUnknown",
+    "Event",
+    "Link",
+    "LinkChanged",
+    "Netlink",
+    "RouteChanged",
+]
+
+_SKIP_STATS = 1 << 3  # RTEXT_FILTER_SKIP_STATS
+_AF_BRIDGE = 7
+_ADDR_GEN_MODE_NONE = 1
+_MULTICAST_ROUTER_PERMANENT = 2
+_NUD_PERMANENT = 0x80
+_MAIN_TABLE = 254
+
+# Encapsulations: a path through one of them is a tunnel in a tunnel, or our own overlay.
+TUNNEL_KINDS = frozenset(
+    {"tun", "wireguard", "ipip", "sit", "gre", "gretap", "erspan", "ip6tnl", "ip6gre"}
+    | {"ip6gretap", "ip6erspan", "vti", "vti6", "xfrm", "vxlan", "geneve", "bareudp", "gtp"}
+)
+_STACKED_KINDS = frozenset({"vlan", "macvlan", "macvtap", "ipvlan", "macsec"})
+_ATTEMPTS = 3
+
+
+class Netlink:
+    """An asynchronous context manager. Every method raises SystemRefusal with one line.
+
+    Changing anything needs CAP_NET_ADMIN. One ``watch`` at a time.
+    """
+
+    async def __aenter__(self) -> "Netlink":
+        self._ip = AsyncIPRoute()
+        try:
+            self._events = NetlinkEvents()
+        except OSError as error:
+            self._ip.close()
+            raise SystemRefusal(f"no netlink socket: {error.strerror}") from error
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._events.close()
+        self._ip.close()
+
+    # --- asking
+
+    async def link(self, which: str | int) -> Link | None:
+        """The interface of this name or index, None if there is none."""
+        key = {"index": which} if isinstance(which, int) else {"ifname": which}
+        try:
+            answers = await self._ask("link", "get", ext_mask=_SKIP_STATS, **key)
+        except NetlinkError as error:
+            if error.code in (errno.ENODEV, errno.EINVAL, errno.ERANGE):  # or a name too long
+                return None
+            raise _refusal(f"asking for interface {which}", error) from error
+        return link_of(answers[0]) if answers else None
+
+    async def bridge_addresses(self, bridge: Link) -> frozenset[tuple[Ip, Mac]]:
+        """All addresses of the bridge, link-local and tentative ones included, with its MAC."""
+        addresses = await self._addresses()
+        return frozenset((a.ip, bridge.mac) for a in addresses if a.index == bridge.index)
+
+    async def bridge_entries(self, bridge: Link) -> dict[tuple[Mac, Vlan], int]:
+        """Where the bridge learned each MAC: the index of the port. Its own MACs are left out."""
+        entries = {}
+        for entry in await self._dump("neigh", family=_AF_BRIDGE):
+            mac, master = entry.get("lladdr"), entry.get("master")
+            if master == bridge.index and mac and not entry["state"] & _NUD_PERMANENT:
+                vlan = int(entry.get("vlan") or 0)
+                vlan = 0 if vlan == bridge.untagged else vlan
+                entries[str(mac), vlan] = int(entry["ifindex"])
+        return entries
+
+    async def default_routes(self) -> frozenset[tuple[int, Ip, str]]:
+        """The default routes of the main table: family (4, 6), gateway or "", interface name."""
+        found = set()
+        for family, number in ((2, 4), (10, 6)):
+            for route in await self._dump("route", family=family, table=_MAIN_TABLE):
+                if route["dst_len"] or route.get("table") != _MAIN_TABLE or route["type"] != 1:
+                    continue
+                hops = [(route.get("oif"), route.get("gateway"))]
+                hops += [
+                    (hop.get("oif"), hop.get("gateway")) for hop in route.get("multipath") or ()
+                ]
+                found |= {(number, str(via or ""), int(oif)) for oif, via in hops if oif}
+        names = {index: await self.link(index) for _, _, index in found}
+        return frozenset(
+            (number, via, link.name) for number, via, index in found if (link := names[index])
+        )
+
+    async def host_addresses(
+        self, tap: str, ignore: Collection[str] = (), bridge: str | None = None
+    ) -> AddressChanged:
+        """The addresses that a peer may be told, sorted: of interfaces that are up and running.
+
+        Left out: the TAP, the bridge that it is in and the one named ``bridge``, where it may
+        soon be, unless a default route leaves there; what is stacked on these, other tunnels,
+        loopback, and interfaces whose name matches one of ``ignore`` (shell patterns); addresses
+        that are link-local, tentative, failed, deprecated, or temporary beside a stable one of
+        the same prefix.
+        """
+        usable: list[Address] = []
+        refused: set[str] = set()
+        overlay = await self._overlay(tap, bridge)
+        links: dict[int, Link | None] = {}
+        for address in await self._addresses():
+            if not address.beyond_link:
+                continue
+            if address.index in overlay:
+                refused.add(address.network[1])
+            if address.unusable:
+                continue
+            if address.index not in links:
+                links[address.index] = await self.link(address.index)
+            link = links[address.index]
+            if link is not None and await self._leads_outside(link, overlay, ignore):
+                usable.append(address)
+        stable = {a.network for a in usable if not a.temporary}
+        chosen = {a.ip for a in usable if not (a.temporary and a.network in stable)}
+        addresses = sorted(chosen, key=lambda ip: (":" in ip, ipaddress.ip_address(ip).packed))
+        return AddressChanged(tuple(addresses), tuple(sorted(refused)))
+
+    async def goes_through(self, address: Ip, tap: str) -> bool:
+        """Whether packets to ``address`` would leave by the overlay: the TAP or its bridge.
+
+        A bridge that holds a default route does not count.
+        """
+        try:
+            routes = await self._ask("route", "get", dst=address)
+        except NetlinkError:
+            return False  # unreachable: not through the overlay either
+        overlay = await self._overlay(tap)
+        return any(route.get("oif") in overlay for route in routes)
+
+    async def bridge_nf_drops(self, bridge: Link) -> str | None:
+        """One line with its cure if this host's firewall drops bridged traffic, else None."""
+        return await firewall.drops_bridged(bridge.name)
+
+    async def _overlay(self, tap: str, configured: str | None = None) -> frozenset[int]:
+        """The interfaces behind which the overlay is or will be: the TAP and its bridges."""
+        link = await self.link(tap)
+        bridges = [
+            await self.link(each)
+            for each in (link.master if link is not None else None, configured)
+            if each is not None
+        ]
+        outside = {name for _, _, name in await self.default_routes()} if bridges else set()
+        inside = {b.index for b in bridges if b is not None and b.name not in outside}
+        return frozenset(inside | {link.index} if link is not None else inside)
+
+    async def _leads_outside(
+        self, link: Link, overlay: frozenset[int], ignore: Collection[str]
+    ) -> bool:
+        if not (link.up and link.running) or link.loopback or link.kind in TUNNEL_KINDS:
+            return False
+        if link.index in overlay or any(fnmatchcase(link.name, name) for name in ignore):
+            return False
+        if link.parent is None:
+            return True
+        parent = await self.link(link.parent)
+        if parent is None:
+            return True
+        # A host may give itself an address on the bridge with a vlan, or with a veth whose other
+        # end is a port.
+        if link.kind in _STACKED_KINDS:
+            return await self._leads_outside(parent, overlay, ignore)
+        return not (link.kind == "veth" and parent.master in overlay)
+
+    async def _addresses(self) -> list[Address]:
+        return [address_of(message) for message in await self._dump("addr")]
+
+    async def _dump(self, what: str, **filters: int) -> list[Any]:
+        try:
+            return await self._ask(what, "dump", **filters)
+        except NetlinkError as error:
+            raise _refusal(f"reading the {what} table", error) from error
+
+    async def _ask(self, what: str, command: str, **arguments: Any) -> list[Any]:
+        """All answers to one request. Raises NetlinkError."""
+        failure = NetlinkError(errno.EBUSY)
+        for _ in range(_ATTEMPTS):
+            try:
+                answers = await getattr(self._ip, what)(command, **arguments)
+                return [m async for m in answers] if command == "dump" else list(answers)
+            except NetlinkDumpInterrupted as interrupted:  # it changed meanwhile: incomplete
+                failure = interrupted
+            except OSError as error:  # AsyncIPRoute is of no use any more after one
+                failure = NetlinkError(error.errno)
+                self._ip.close()
+                self._ip = AsyncIPRoute()
+        raise failure
+
+    # --- changing
+
+    async def attach(self, tap: str, bridge: str) -> Link:
+        """Make the TAP a port of the bridge and bring it up; the TAP as it is then.
+
+        The bridge keeps its MTU, because the TAP takes it before it enters, and its MAC: a bridge
+        that nobody gave one takes the lowest of its ports', and is given back what it had. Does
+        nothing that is done already.
+        """
+        target = await self.link(bridge)
+        if target is None:
+            raise SystemRefusal(f"there is no bridge {bridge}", "create it, or correct `bridge`")
+        if target.kind != "bridge":
+            raise SystemRefusal(
+                f"{bridge} is not a Linux bridge but {target.kind or 'hardware'}",
+                "name a bridge in `bridge`",
+            )
+        port = await self._tap(tap)
+        await self.silence(tap)
+        if port.master != target.index:
+            await self._set(port, "setting the MTU of", mtu=target.mtu)
+            await self._set(port, f"attaching to {bridge}", master=target.index)
+        await self.become_multicast_router(tap)
+        await self._set(port, "bringing up", state="up")
+        after = await self.link(target.index)
+        if after is not None and after.mac != target.mac:
+            await self._set(after, "keeping the MAC of", address=target.mac)
+        return await self._tap(tap)
+
+    async def detach(self, tap: str) -> None:
+        """Take the TAP out of its bridge, if it is in one."""
+        link = await self.link(tap)
+        if link is not None and link.master is not None:
+            await self._set(link, "detaching", master=0)
+
+    async def forget_entries(self, bridge: Link) -> None:
+        """Have the bridge forget what it has learned, as after a change of topology (802.1D
+        section 7.9: spanning tree does the same). It floods until it has learned it anew."""
+        try:
+            await self._ask("link", "set", index=bridge.index, kind=bridge.kind, br_fdb_flush=True)
+        except NetlinkError as error:
+            raise _refusal(f"flushing {bridge.name}", error) from error
+
+    async def silence(self, tap: str) -> None:
+        """No link-local address: a TAP that is not up yet will emit no DAD, RS or MLD."""
+        link = await self._tap(tap)
+        mode = {"attrs": [["IFLA_INET6_ADDR_GEN_MODE", _ADDR_GEN_MODE_NONE]]}
+        with suppress(NetlinkError):  # a kernel without IPv6 emits nothing of the kind
+            spec = {"attrs": [["AF_INET6", mode]]}
+            await self._ask("link", "set", index=link.index, IFLA_AF_SPEC=spec)
+        for address in await self._addresses():
+            if address.index == link.index and ipaddress.ip_address(address.ip).is_link_local:
+                with suppress(NetlinkError):  # the kernel was faster
+                    await self._change_address("del", link, address.interface)
+
+    async def become_multicast_router(self, tap: str) -> None:
+        """Get all multicast from the bridge: a snooping one knows no listeners behind the TAP."""
+        link = await self._tap(tap)
+        with suppress(NetlinkError):  # a kernel without snooping floods it anyway
+            await self._ask(
+                "brport", "set", index=link.index, multicast_router=_MULTICAST_ROUTER_PERMANENT
+            )
+
+    async def set_mtu(self, tap: str, mtu: int) -> None:
+        await self._set(await self._tap(tap), "setting the MTU of", mtu=mtu)
+
+    async def set_up(self, tap: str, up: bool = True) -> None:
+        state = "up" if up else "down"
+        await self._set(await self._tap(tap), f"setting {state}", state=state)
+
+    async def set_addresses(self, tap: str, wanted: Collection[str]) -> bool:
+        """Give the TAP these addresses ("172.16.0.1/24"); False, and none, while it is a port."""
+        link = await self._tap(tap)
+        is_port = link.master is not None
+        current = {a.interface for a in await self._addresses() if a.index == link.index}
+        target = set() if is_port else {str(ipaddress.ip_interface(w)) for w in wanted}
+        for gone in current - target:
+            if ipaddress.ip_interface(gone).is_link_local and not is_port:
+                continue
+            with suppress(NetlinkError):  # the kernel was faster
+                await self._change_address("del", link, gone)
+        for new in target - current:
+            try:
+                await self._change_address("replace", link, new)
+            except NetlinkError as error:
+                raise _refusal(f"putting {new} on {tap}", error) from error
+        return not is_port
+
+    async def _change_address(self, command: str, link: Link, address: str) -> None:
+        ip, _, length = address.partition("/")
+        arguments = {"index": link.index, "address": ip, "prefixlen": int(length)}
+        await self._ask("addr", command, **arguments)
+
+    async def _tap(self, name: str) -> Link:
+        link = await self.link(name)
+        if link is None:
+            raise SystemRefusal(f"there is no interface {name}")
+        return link
+
+    async def _set(self, link: Link, doing: str, **attributes: Any) -> None:
+        try:
+            await self._ask("link", "set", index=link.index, **attributes)
+        except NetlinkError as error:
+            raise _refusal(f"{doing} {link.name}", error) from error
+
+    # --- being told
+
+    async def watch(
+        self, tap: str, bridge: str | None = None, ignore: Collection[str] = ()
+    ) -> AsyncIterator[Event]:
+        """The state now, as events, and then every change of it, about 0.1 s after the kernel's.
+
+        ``bridge`` is the configured name. Entries that disappear are told at once. The TAP's MTU
+        is made to follow its bridge's.
+        """
+        told: dict[type, Event] = {}
+        here = LinkChanged(None, None, None)
+        unknown = False
+        self._events.mark()
+        while True:
+            gone, changed, lost = await self._events.wait()
+            unknown = unknown or lost
+            if here.tap is not None and here.bridge is not None:
+                bridge_index, port = here.bridge.index, here.tap.index
+                mine = [g for g in gone if g.bridge == bridge_index and g.port != port]
+                if mine:
+                    yield EntriesGone(tuple(as_the_tap_sees(g, here.bridge) for g in mine))
+            if not changed:
+                continue
+            try:
+                state = await self._state(tap, bridge, ignore, unknown)
+            except SystemRefusal:  # reading needs no permission: it changes too fast
+                self._events.mark()
+                continue
+            unknown = False
+            for event in state:
+                if isinstance(event, LinkChanged):
+                    here = event
+                if told.get(type(event)) != event or isinstance(event, EntriesUnknown):
+                    told[type(event)] = event
+                    yield event
+
+    async def _state(
+        self, tap: str, bridge: str | None, ignore: Collection[str], lost: bool
+    ) -> list[Event]:
+        link = await self.link(tap)
+        home = await self.link(link.master) if link is not None and link.master else None
+        configured = await self.link(bridge) if bridge is not None else None
+        if link is not None and home is not None:
+            with suppress(SystemRefusal):  # one of them is just going away: there will be word
+                link = await self._follow_mtu(link, home, lost)
+        events: list[Event] = [LinkChanged(link, home, configured)]
+        there = await self.bridge_addresses(home) if home is not None else frozenset()
+        events.append(BridgeAddressChanged(there))
+        events.append(await self.host_addresses(tap, ignore, bridge))
+        events.append(RouteChanged(await self.default_routes()))
+        if lost and home is not None and link is not None:
+            entries = await self.bridge_entries(home)
+            present = frozenset(key for key, port in entries.items() if port != link.index)
+            events.append(EntriesUnknown(present))
+        return events
+
+    async def _follow_mtu(self, tap: Link, bridge: Link, lost: bool) -> Link:
+        """The MTU of the bridge, or of its smallest other port while only the TAP limits it."""
+        known = self._events.port_mtus
+        if lost or bridge.index not in known:
+            known.clear()
+            known[bridge.index] = {}
+            for message in await self._dump("link", master=bridge.index):
+                known[bridge.index][message["index"]] = message.get("mtu")
+        others = [mtu for port, mtu in known[bridge.index].items() if port != tap.index]
+        wanted = max(bridge.mtu, min(others, default=bridge.mtu))
+        if tap.mtu == wanted:
+            return tap
+        await self.set_mtu(tap.name, wanted)
+        return await self._tap(tap.name)
+
+
+def _refusal(doing: str, error: NetlinkError) -> SystemRefusal:
+    if error.code in (errno.EPERM, errno.EACCES):
+        return SystemRefusal(f"{doing} is not permitted", "run as root or with CAP_NET_ADMIN")
+    return SystemRefusal(f"{doing} failed: {error.args[-1]}")

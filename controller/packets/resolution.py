@@ -1,0 +1,112 @@
+"""ARP and neighbour discovery packets, written once for both families.
+
+What may be said in whose name is decided elsewhere; here is only how it is said.
+"""
+
+from ipaddress import IPv6Address
+
+from controller.packets.packets import (
+    ALL_NODES_IP,
+    ALL_NODES_MAC,
+    ARP_REPLY,
+    ARP_REQUEST,
+    BROADCAST_MAC,
+    NO_IP4,
+    NO_IP6,
+    ZERO_MAC,
+    Arp,
+    Ip,
+    Mac,
+    NeighbourAdvertisement,
+    NeighbourSolicitation,
+)
+from controller.switch.table import Binding, Key
+
+Neighbour = Arp | NeighbourSolicitation | NeighbourAdvertisement
+
+
+def link_local(mac: Mac) -> Ip:
+    """Return the link-local address that an interface forms from ``mac`` (RFC 4291 app. A)."""
+    octets = bytes.fromhex(mac.replace(":", ""))
+    host = bytes([octets[0] ^ 2, *octets[1:3], 0xFF, 0xFE, *octets[3:]])
+    return str(IPv6Address(b"\xfe\x80" + bytes(6) + host))
+
+
+def solicited_node(ip: Ip) -> tuple[Ip, Mac]:
+    """Return the multicast addresses on which the owner of ``ip`` listens (RFC 4291 2.7.1)."""
+    low = IPv6Address(ip).packed[-3:]
+    group = IPv6Address(bytes.fromhex("ff0200000000000000000001ff") + low)
+    return str(group), "33:33:ff:" + low.hex(":")
+
+
+def question(key: Key, asker_mac: Mac, asker_ip: Ip | None, options: bytes = b"") -> Neighbour:
+    """Ask everybody who has ``key``; without ``asker_ip`` it is a probe (RFC 5227 section 2.1.1,
+    RFC 4862 section 5.4.2)."""
+    vlan, ip = key
+    if ":" not in ip:
+        sender = asker_ip or NO_IP4
+        return Arp(ARP_REQUEST, asker_mac, sender, ZERO_MAC, ip, vlan, asker_mac, BROADCAST_MAC)
+    group_ip, group_mac = solicited_node(ip)
+    return NeighbourSolicitation(
+        target=ip,
+        src_ip=asker_ip or NO_IP6,
+        dst_ip=group_ip,
+        lladdr=asker_mac if asker_ip else None,
+        vlan=vlan,
+        eth_src=asker_mac,
+        eth_dst=group_mac,
+        options=options,
+    )
+
+
+def check(key: Key, mac: Mac, probe_mac: Mac, probe_ip: Ip) -> Neighbour:
+    """Ask ``mac`` alone whether it has ``key``, in nobody's name.
+
+    In IPv6 the sender must have an address: a solicitation without one is a duplicate address
+    detection, and the end of an address that is tentative at the target (RFC 4862 section 5.4.3).
+    """
+    vlan, ip = key
+    if ":" not in ip:
+        return Arp(ARP_REQUEST, probe_mac, NO_IP4, ZERO_MAC, ip, vlan, probe_mac, mac)
+    return NeighbourSolicitation(ip, probe_ip, ip, probe_mac, vlan, probe_mac, mac)
+
+
+def answer(binding: Binding, asker_mac: Mac, asker_ip: Ip | None) -> Neighbour:
+    """Tell the asker what its owner would: RFC 826; RFC 4861 section 7.2.4; to a prober (no
+    ``asker_ip``) RFC 5227 section 2.1.1 and RFC 4862 section 5.4.4."""
+    vlan, ip = binding.key
+    mac = binding.mac
+    if ":" not in ip:
+        return Arp(ARP_REPLY, mac, ip, asker_mac, asker_ip or NO_IP4, vlan, mac, asker_mac)
+    return NeighbourAdvertisement(
+        target=ip,
+        src_ip=ip,
+        dst_ip=asker_ip or ALL_NODES_IP,
+        lladdr=mac,
+        router=binding.router,
+        solicited=asker_ip is not None,
+        override=True,
+        vlan=vlan,
+        eth_src=mac,
+        eth_dst=asker_mac if asker_ip else ALL_NODES_MAC,
+    )
+
+
+def announcement(binding: Binding) -> Neighbour:
+    """Tell everybody where ``binding`` is now: RFC 5227 section 2.3, RFC 4861 section 7.2.6."""
+    vlan, ip = binding.key
+    mac = binding.mac
+    if ":" not in ip:
+        return Arp(ARP_REQUEST, mac, ip, ZERO_MAC, ip, vlan, mac, BROADCAST_MAC)
+    return NeighbourAdvertisement(
+        target=ip,
+        src_ip=ip,
+        dst_ip=ALL_NODES_IP,
+        lladdr=mac,
+        router=binding.router,
+        solicited=False,
+        override=True,
+        vlan=vlan,
+        eth_src=mac,
+        eth_dst=ALL_NODES_MAC,
+    )

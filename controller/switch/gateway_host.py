@@ -1,0 +1,97 @@
+"""A host whose bridge address is shared, and containers elsewhere.
+
+Nothing can come back to such a host: the reply would stop at the other gateway. So what it sends
+does not leave; but dnsmasq's echo, which asks before a lease whether an address is in use, gets
+the truth: an answer in the container's name, once the container's own node has just heard it.
+Everything else is refused, visibly.
+"""
+
+from controller.node.node import Core
+from controller.node.timers import Bucket
+from controller.packets.packets import Echo, HostPacket, Ip, Mac, Prohibited
+from controller.switch.gateways import Gateways
+from controller.switch.prober import Prober
+from controller.switch.table import Binding, Key
+
+ECHO_RATE, ECHO_BURST = 50.0, 100.0
+"""Echo requests a second that are looked into."""
+REFUSAL_RATE, REFUSAL_BURST = 10.0, 20.0
+"""ICMP errors a second (RFC 1812 section 4.3.2.8)."""
+MAX_WAITING = 128
+"""Echo requests that wait for their target."""
+
+
+class Echoes:
+    def __init__(self, core: Core, gateways: Gateways, prober: Prober) -> None:
+        self._core = core
+        self._gateways = gateways
+        self._prober = prober
+        self._echoes = Bucket(ECHO_RATE, ECHO_BURST)
+        self._refusals = Bucket(REFUSAL_RATE, REFUSAL_BURST)
+        self._waiting = 0
+
+    def asked(self, echo: Echo, now: float) -> None:
+        """This host's gateway sends an echo request towards a container elsewhere."""
+        target = self._target((echo.vlan, echo.dst_ip), echo.eth_src, echo.src_ip, echo.eth_dst)
+        if target is None or echo.reply:
+            self._core.counters["echo_ignored"] += 1
+            return
+        if self._waiting >= MAX_WAITING or not self._echoes.take(now):
+            self._core.counters["echo_dropped"] += 1
+            return
+
+        def done(alive: bool, _: float) -> None:
+            self._waiting -= 1
+            if not alive:
+                self._core.counters["echo_unanswered"] += 1
+                return
+            self._core.counters["echo_answered_by_proxy"] += 1
+            reply = Echo(
+                reply=True,
+                src_ip=echo.dst_ip,
+                dst_ip=echo.src_ip,
+                identifier=echo.identifier,
+                sequence=echo.sequence,
+                payload=echo.payload,
+                vlan=echo.vlan,
+                eth_src=echo.eth_dst,
+                eth_dst=echo.eth_src,
+            )
+            self._core.inject(reply)
+
+        self._waiting += 1
+        if not self._prober.inquire(target, None, now, done):
+            self._waiting -= 1
+
+    def refused(self, packet: HostPacket, now: float) -> None:
+        """This host's gateway sends anything else towards a container elsewhere."""
+        key = (packet.vlan, packet.dst_ip)
+        if self._target(key, packet.eth_src, packet.src_ip, packet.eth_dst) is None:
+            return
+        self._core.counters["host_packets_refused"] += 1
+        self._core.report(
+            "host packets refused",
+            f"this host cannot reach containers on other hosts ({packet.dst_ip}, say) while its "
+            f"bridge address {packet.src_ip} is another host's, too: give the bridges different "
+            "addresses and MACs",
+            now,
+        )
+        if self._refusals.take(now):
+            self._core.inject(
+                Prohibited(
+                    src_ip=packet.dst_ip,
+                    dst_ip=packet.src_ip,
+                    quoted=packet.packet,
+                    vlan=packet.vlan,
+                    eth_src=packet.eth_dst,
+                    eth_dst=packet.eth_src,
+                )
+            )
+
+    def _target(self, key: Key, sender: Mac, ip: Ip, mac: Mac) -> Binding | None:
+        """Return the remote binding that a shared gateway of ours sends to."""
+        shared = sender in self._gateways.macs and sender in self._gateways.own_macs
+        binding = self._core.table.live(key)
+        if not shared or binding is None or binding.mac != mac or binding.node == self._core.node:
+            return None
+        return binding

@@ -1,0 +1,109 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from controller.signal.rendezvous.quota import Admission, Buckets, Gate, Limits, source_of
+from controller.signal.websocket.backoff import (
+    JITTER,
+    QUICK_DELAY,
+    QUICK_TRIES,
+    TROUBLE_CAP,
+    UNWELCOME_CAP,
+    UNWELCOME_FIRST,
+    Backoff,
+    Failure,
+)
+
+
+@pytest.mark.parametrize(
+    ("host", "source"),
+    [
+        ("192.0.2.1", "192.0.2.1"),
+        ("::ffff:192.0.2.1", "192.0.2.1"),
+        ("2001:db8:1:2:3::4", "2001:db8:1:2::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("", ""),
+        ("nonsense", "nonsense"),
+    ],
+)
+def test_source(host: str, source: str) -> None:
+    assert source_of(host) == source
+
+
+def test_bucket_refills_to_its_burst() -> None:
+    buckets = Buckets(rate=2, burst=3)
+    assert [buckets.take("a", 0.0) for _ in range(4)] == [True, True, True, False]
+    assert buckets.take("b", 0.0)
+    assert [buckets.take("a", 0.5), buckets.take("a", 0.5)] == [True, False]
+    assert [buckets.take("a", 100.0) for _ in range(4)] == [True, True, True, False]
+
+
+def test_debt_is_paid_in_time() -> None:
+    buckets = Buckets(rate=10, burst=5)
+    assert buckets.charge("a", 5, 0.0) == 0.0
+    assert buckets.charge("a", 20, 0.0) == 2.0
+    assert buckets.charge("a", 0, 1.0) == 1.0
+    assert buckets.charge("a", 0, 2.0) == 0.0
+
+
+@given(st.lists(st.tuples(st.text(max_size=3), st.floats(0, 1e6))))
+def test_table_is_bounded(uses: list[tuple[str, float]]) -> None:
+    buckets = Buckets(rate=1, burst=1, size=4)
+    for source, now in uses:
+        buckets.take(source, now)
+        assert len(buckets) <= 4
+
+
+def test_gate_by_address_and_in_all() -> None:
+    gate = Gate(Limits(connections=5, connections_per_address=2))
+    assert [gate.enter("a", 0.0) for _ in range(5)] == [
+        Admission.WELCOME,
+        Admission.WELCOME,
+        Admission.REFUSE,
+        Admission.REFUSE,
+        Admission.DROP,
+    ]
+    assert gate.enter("b", 0.0) is Admission.WELCOME
+    assert gate.enter("c", 0.0) is Admission.DROP
+    assert gate.connections == 5
+    for _ in range(4):
+        gate.leave("a")
+    gate.leave("b")
+    assert gate.connections == 0
+    assert gate.enter("a", 0.0) is Admission.WELCOME
+
+
+def test_gate_limits_how_often() -> None:
+    gate = Gate(Limits(connects_per_second=1, connects_burst=2))
+    seen = []
+    for now in (0.0, 0.0, 0.0, 1.0):
+        seen.append(gate.enter("a", now))
+        gate.leave("a")
+    assert seen == [Admission.WELCOME, Admission.WELCOME, Admission.REFUSE, Admission.WELCOME]
+
+
+def test_backoff_is_quick_at_first_then_slow() -> None:
+    backoff = Backoff(uniform=lambda low, high: 1.0)
+    delays = [backoff.failed(Failure.TROUBLE) for _ in range(QUICK_TRIES + 12)]
+    assert delays[:QUICK_TRIES] == [QUICK_DELAY] * QUICK_TRIES
+    assert delays == sorted(delays)
+    assert delays[-1] == TROUBLE_CAP
+    # Everything started together is to be up within 2 s: one more try costs little of that.
+    assert QUICK_DELAY * (1 + JITTER) < 0.5
+    assert QUICK_TRIES * QUICK_DELAY > 2
+    backoff.succeeded()
+    assert backoff.failed(Failure.TROUBLE) == QUICK_DELAY
+
+
+def test_backoff_after_a_refusal_is_slow_from_the_start() -> None:
+    backoff = Backoff(uniform=lambda low, high: 1.0)
+    delays = [backoff.failed(Failure.UNWELCOME) for _ in range(100)]
+    assert delays[0] == UNWELCOME_FIRST
+    assert delays[-1] == UNWELCOME_CAP
+    assert backoff.failed(Failure.REFUSED) < backoff.failed(Failure.REFUSED) <= TROUBLE_CAP
+
+
+def test_backoff_has_jitter() -> None:
+    delays = {Backoff().failed(Failure.TROUBLE) for _ in range(20)}
+    assert len(delays) > 1
+    assert all(abs(delay / QUICK_DELAY - 1) <= JITTER + 1e-9 for delay in delays)
