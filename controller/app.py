@@ -32,7 +32,8 @@ from controller.loops.guard import Guard
 from controller.node.counters import new_counters
 from controller.operator.report import Reporter
 from controller.operator.server import ControlServer
-from controller.packets.packets import Captured, Ip, Mac, NodeId
+from controller.packets.addresses import Ip, Mac, NodeId
+from controller.packets.packets import Captured
 from controller.signal.keys import NetworkKeys
 from controller.switch.policy import Policy, Static
 from controller.switch.switch import Switch
@@ -41,10 +42,13 @@ from tincan.crypto.primitives import PrivateKey
 
 log = logging.getLogger(__name__)
 
-RESTART_PAUSE: Final = 0.2  # s before a tincan that died is replaced; doubles up to
+RESTART_PAUSE: Final = 0.2
+"""Seconds before a tincan that died is replaced; doubles up to."""
 LONGEST_RESTART_PAUSE: Final = 10.0
-WATCH_TINCAN: Final = 1.0  # s between questions whether it still works
-SETTLED_AFTER: Final = 10.0  # s until we know which gateways are shared; till then, tincan's word
+WATCH_TINCAN: Final = 1.0
+"""Seconds between questions whether it still works."""
+SETTLED_AFTER: Final = 10.0
+"""Seconds until we know which gateways are shared; till then, tincan's word."""
 
 
 class App:
@@ -115,7 +119,7 @@ class App:
         self._never: tuple[frozenset[Mac], frozenset[Ip]] | None = None
         self._stun: list[api.HostPort] = [api.HostPort(s.host, s.port) for s in config.stun]
 
-    # -- start
+    # --- start
 
     async def start(self, tasks: asyncio.TaskGroup, urls: tuple[str, ...]) -> None:
         """Bring everything up. Raise SystemRefusal."""
@@ -203,7 +207,7 @@ class App:
         self.capture = None
         self.tunnel.discard()
 
-    # -- while it runs
+    # --- while it runs
 
     async def _heartbeat(self) -> None:
         while True:
@@ -341,7 +345,7 @@ class App:
             ),
         )
 
-    # -- asking tincan
+    # --- asking tincan
 
     async def links(self) -> list[api.LinkInfo]:
         links: list[api.LinkInfo] = []
@@ -352,7 +356,7 @@ class App:
             cursor = page.next
         return links
 
-    # -- end
+    # --- end
 
     async def stop(self) -> None:
         """Give everything back."""

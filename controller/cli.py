@@ -14,13 +14,13 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
 from controller.errors import ConfigError, ControllerError, one_line
 
-REFUSED = 1
-WRONG = 2
-INTERRUPTED = 128 + signal.SIGINT
+REFUSED: Final = 1
+WRONG: Final = 2
+INTERRUPTED: Final = 128 + signal.SIGINT
 
 log = logging.getLogger(__name__)
 

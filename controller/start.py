@@ -15,7 +15,8 @@ from controller.host.directories import STOPPING, check_rights, hold
 from controller.host.node_key import load_key
 from tincan.control import messages as api
 
-LEFT_BY_TINCAN: Final = ("tincan.log", "tincan.log.1", api.SOCKET_NAME)  # if it was killed
+LEFT_BY_TINCAN: Final = ("tincan.log", "tincan.log.1", api.SOCKET_NAME)
+"""If it was killed."""
 
 
 def start_tincan(run_dir: Path, level: str) -> "subprocess.Popen[bytes]":

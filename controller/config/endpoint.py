@@ -9,9 +9,12 @@ from typing import Final
 
 from controller.errors import SystemRefusal
 
-EVERYWHERE: Final = ("", "*", "::", "[::]")  # all addresses of both families
-BACKLOG: Final = 128  # connections that the kernel accepts ahead of us
-RECEIVE_BUFFER: Final = 64 * 1024  # bytes; bounds what one wake-up can hand to the parser
+EVERYWHERE: Final = ("", "*", "::", "[::]")
+"""All addresses of both families."""
+BACKLOG: Final = 128
+"""Connections that the kernel accepts ahead of us."""
+RECEIVE_BUFFER: Final = 64 * 1024
+"""Bytes; bounds what one wake-up can hand to the parser."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, Final, Literal, NamedTuple, cast
 from urllib.parse import urlsplit
 
 from controller.config import values as checks
@@ -23,26 +23,32 @@ from controller.config.text import MAX_FILE, parse, read
 from controller.config.values import Check, HostPort, Place
 from controller.errors import ConfigError
 
-MAX_SECRET = 1024  # bytes
-MIN_SECRET = 8  # characters
-MAX_SERVERS = 16  # in each of signal, stun and turn
-MAX_ENTRIES = 10_000  # in static, in allow, and in the list of one peer there
-MAX_SOCKET_PATH = 107  # sun_path of AF_UNIX, less its terminating zero
-STUN_PORT = 3478
-EXAMPLES = {"network": '"NAME"', "signal": '"ws://HOST:8765"'}  # of what is always required
-MAKE_SECRET = "make one with: openssl rand -base64 24"
+MAX_SECRET: Final = 1024
+"""Bytes."""
+MIN_SECRET: Final = 8
+"""Characters."""
+MAX_SERVERS: Final = 16
+"""In each of signal, stun and turn."""
+MAX_ENTRIES: Final = 10_000
+"""In static, in allow, and in the list of one peer there."""
+MAX_SOCKET_PATH: Final = 107
+"""Sun_path of AF_UNIX, less its terminating zero."""
+STUN_PORT: Final = 3478
+EXAMPLES: Final = {"network": '"NAME"', "signal": '"ws://HOST:8765"'}
+"""Of what is always required."""
+MAKE_SECRET: Final = "make one with: openssl rand -base64 24"
 
-LEVELS = ("CRITICAL", "ERROR", "WARNING", "INFO", "DEBUG")
+LEVELS: Final = ("CRITICAL", "ERROR", "WARNING", "INFO", "DEBUG")
 # IPOP's set_logging: 0 nothing, 1 LS_ERROR, 2 LS_INFO, 3 LS_SENSITIVE (ipop-tincan's
 # controlleraccess.cc)
-IPOP_LEVELS = ("CRITICAL", "ERROR", "INFO", "DEBUG")
+IPOP_LEVELS: Final = ("CRITICAL", "ERROR", "INFO", "DEBUG")
 
-_JID = 'Switchmode has no XMPP: remove it, and name a rendezvous in "signal"'
-_IMPLIED = "remove it: this is done by itself"
-_ON_DEMAND = "remove it: links are made at once and cost little when idle"
-_MULTIHOP = "remove it: every node has a direct or a relayed link to every other"
-_SOCKETS = 'remove it: controller and tincan meet in "run_dir"'
-IPOP_KEYS = {  # of the flat configuration of IPOP 14.07: what to do with each now
+_JID: Final = 'Switchmode has no XMPP: remove it, and name a rendezvous in "signal"'
+_IMPLIED: Final = "remove it: this is done by itself"
+_ON_DEMAND: Final = "remove it: links are made at once and cost little when idle"
+_MULTIHOP: Final = "remove it: every node has a direct or a relayed link to every other"
+_SOCKETS: Final = 'remove it: controller and tincan meet in "run_dir"'
+IPOP_KEYS: Final = {  # of the flat configuration of IPOP 14.07: what to do with each now
     "xmpp_username": _JID,
     "xmpp_password": 'Switchmode has no XMPP: use "secret" or "secret_file"',
     "xmpp_host": 'Switchmode has no XMPP: name a rendezvous in "signal" ("ws://HOST:8765")',

@@ -8,14 +8,15 @@ import json
 import re
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import yaml
 
 from controller.config.values import Place, shown
 from controller.errors import ConfigError
 
-MAX_FILE = 1 << 20  # bytes; a thousand static bindings take a tenth of it
+MAX_FILE: Final = 1 << 20
+"""Bytes; a thousand static bindings take a tenth of it."""
 
 
 def read(path: Path, place: Place, most: int) -> bytes:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 from controller.errors import ConfigError
@@ -21,11 +21,14 @@ T = TypeVar("T")
 IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
-MAX_INTERFACE = 15  # IFNAMSIZ - 1, in bytes
-MAX_VID = 4094  # 802.1Q: 4095 is reserved
-MAX_SHOWN = 40  # of a wrong value, in characters, in an error's one line
+MAX_INTERFACE: Final = 15
+"""IFNAMSIZ - 1, in bytes."""
+MAX_VID: Final = 4094
+"""802.1Q: 4095 is reserved."""
+MAX_SHOWN: Final = 40
+"""Of a wrong value, in characters, in an error's one line."""
 
-_KINDS = {
+_KINDS: Final = {
     bool: "a boolean",
     str: "text",
     int: "a whole number",
@@ -34,8 +37,10 @@ _KINDS = {
     dict: "an object",
     type(None): "null",
 }
-_HOST_NAME = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)(\.(?!-)[A-Za-z0-9_-]{1,63}(?<!-))*\.?")
-_MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
+_HOST_NAME: Final = re.compile(
+    r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)(\.(?!-)[A-Za-z0-9_-]{1,63}(?<!-))*\.?"
+)
+_MAC: Final = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 
 
 class HostPort(NamedTuple):

@@ -33,13 +33,19 @@ from tincan.control.codec import DecodeError, Raw, Struct, decode, encode
 
 log = logging.getLogger(__name__)
 
-START_WITHIN: Final = 10.0  # s for a tincan that we start to answer
-ANSWER_WITHIN: Final = 10.0  # s for an answer; gathering candidates takes 2 s at worst
-HUNG_AFTER: Final = 5.0  # s without an answer to ``alive``; a link's own silence is 6.5 s
-STOP_WITHIN: Final = 3.0  # s for a tincan to leave when asked; then it is killed
-RETRY: Final = 0.02  # s between attempts to connect to a tincan that is starting
+START_WITHIN: Final = 10.0
+"""Seconds for a tincan that we start to answer."""
+ANSWER_WITHIN: Final = 10.0
+"""Seconds for an answer; gathering candidates takes 2 s at worst."""
+HUNG_AFTER: Final = 5.0
+"""Seconds without an answer to ``alive``; a link's own silence is 6.5 s."""
+STOP_WITHIN: Final = 3.0
+"""Seconds for a tincan to leave when asked; then it is killed."""
+RETRY: Final = 0.02
+"""Seconds between attempts to connect to a tincan that is starting."""
 MAX_PER_WAKE: Final = 64
-MAX_BACKLOG: Final = 4096  # messages that wait for room in the socket; pins have 500 MACs each
+MAX_BACKLOG: Final = 4096
+"""Messages that wait for room in the socket; pins have 500 MACs each."""
 
 # A later one does as well, or the sender asks again. All others are said once, and must arrive.
 REPEATED: Final = frozenset({"inject", "icc", "heartbeat"})
@@ -89,7 +95,7 @@ class Tunnel:
         self._received: list[int] = []
         self._backlog: deque[bytes] = deque()
 
-    # -- life
+    # --- life
 
     async def connect(self) -> api.Welcome:
         """Take over the tincan that runs in ``run_dir``, or start one. Raise SystemRefusal."""
@@ -225,7 +231,7 @@ class Tunnel:
         self._forget_process()
         self.release_tap()
 
-    # -- talking
+    # --- talking
 
     async def open_tap(self, wish: api.OpenTap) -> api.TapInfo:
         """Have the TAP created, or taken over from the descriptor that we kept."""

@@ -12,28 +12,18 @@ from typing import Any, Final
 
 from controller.dataplane.client import Tunnel
 from controller.errors import RpcError
+from controller.node.actions import Action, Inject, NeverForward, Pin, Report, Send, Unpin
+from controller.packets.addresses import Ip, Mac, NodeId, Vlan
 from controller.packets.encode import build
-from controller.packets.packets import (
-    Action,
-    Captured,
-    Inject,
-    Ip,
-    Mac,
-    NeverForward,
-    NodeId,
-    Pin,
-    Report,
-    Send,
-    Unpin,
-    Vlan,
-)
+from controller.packets.packets import Captured
 from controller.switch import messages as rpc
 from controller.switch.switch import Switch
 from tincan.control import messages as api
 
 log = logging.getLogger(__name__)
 
-MAX_PINS: Final = 500  # in one message; an entry takes about 110 bytes
+MAX_PINS: Final = 500
+"""In one message; an entry takes about 110 bytes."""
 
 
 class Proxy:
@@ -58,7 +48,7 @@ class Proxy:
         self._addresses: frozenset[tuple[Ip, Mac]] = frozenset()
         self._blocked = False
 
-    # -- in
+    # --- in
 
     def captured(self, packet: Captured) -> None:
         if self._blocked:
@@ -131,7 +121,7 @@ class Proxy:
         """What the switch knows, see ``Switch.snapshot``."""
         return self.switch.snapshot(self._loop.time())
 
-    # -- out
+    # --- out
 
     def _do(self, actions: Iterable[Action]) -> None:
         pins: list[api.PinEntry] = []

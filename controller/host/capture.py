@@ -13,32 +13,44 @@ import sys
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Final
 
 from controller.errors import MalformedFrame, SystemRefusal
 from controller.host.capture_police import Police
+from controller.packets.addresses import Mac, Vlan
 from controller.packets.encode import ETH_ARP, ETH_IP4, ETH_IP6
 from controller.packets.filters import attach, frames_from, resolution
-from controller.packets.packets import Captured, Mac, Vlan
+from controller.packets.packets import Captured
 
-_SOL_PACKET = 263
-_PACKET_STATISTICS = 6
-_PACKET_AUXDATA = 8
-_AUXDATA = struct.Struct("=I12xH2x")  # of struct tpacket_auxdata: status, vlan_tci
-_TP_STATUS_VLAN_VALID = 1 << 4
-_ETH_P_ALL = 3
-_SO_RCVBUFFORCE = 33
+_SOL_PACKET: Final = 263
+_PACKET_STATISTICS: Final = 6
+_PACKET_AUXDATA: Final = 8
+_AUXDATA: Final = struct.Struct("=I12xH2x")
+"""Of struct tpacket_auxdata: status, vlan_tci."""
+_TP_STATUS_VLAN_VALID: Final = 1 << 4
+_ETH_P_ALL: Final = 3
+_SO_RCVBUFFORCE: Final = 33
 
-SNAPLEN = 2048  # bytes of a frame that the kernel hands over
-RECEIVE_BUFFER = 4 << 20  # bytes; a small frame is accounted with about 800: 50 ms of a storm
-READ_BUDGET = 64  # frames per wake-up
-DISSECT_BUDGET = 8  # dissections per wake-up: about 1 ms
-PAUSE = 0.004  # s without reading, after a wake-up in which all frames were refused
-BACKLOG = RECEIVE_BUFFER // 800  # frames: what the queue holds at most of small ones
-RELIEF = 1.0  # s for which the kernel drops most frames of a loud sender, or of strangers
-STILL_LOUD = 16  # refusals in a sample of 1 in 64: about 1000 frames/s, and it goes on
-MAX_MUTED = 16
-MAX_REGULARS = 128  # of each kind, whose frames get through a storm of strangers
-MAX_GATEWAYS = 32
+SNAPLEN: Final = 2048
+"""Bytes of a frame that the kernel hands over."""
+RECEIVE_BUFFER: Final = 4 << 20
+"""Bytes; a small frame is accounted with about 800: 50 ms of a storm."""
+READ_BUDGET: Final = 64
+"""Frames per wake-up."""
+DISSECT_BUDGET: Final = 8
+"""Dissections per wake-up: about 1 ms."""
+PAUSE: Final = 0.004
+"""Seconds without reading, after a wake-up in which all frames were refused."""
+BACKLOG: Final = RECEIVE_BUFFER // 800
+"""Frames: what the queue holds at most of small ones."""
+RELIEF: Final = 1.0
+"""Seconds for which the kernel drops most frames of a loud sender, or of strangers."""
+STILL_LOUD: Final = 16
+"""Refusals in a sample of 1 in 64: about 1000 frames/s, and it goes on."""
+MAX_MUTED: Final = 16
+MAX_REGULARS: Final = 128
+"""Of each kind, whose frames get through a storm of strangers."""
+MAX_GATEWAYS: Final = 32
 
 
 class Capture:

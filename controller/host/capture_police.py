@@ -8,14 +8,17 @@ neither the buckets nor the places of those that are known.
 
 from collections import OrderedDict
 from heapq import nsmallest
+from typing import Final
 
-MAX_KNOWN = 4096  # senders heard at least twice; the longest silent leaves first
-MAX_NEWCOMERS = 1024  # senders heard once
+MAX_KNOWN: Final = 4096
+"""Senders heard at least twice; the longest silent leaves first."""
+MAX_NEWCOMERS: Final = 1024
+"""Senders heard once."""
 
 # Refusals within LOUD_WINDOW s that are worth a rule in the kernel. A router that has to ask for a
 # thousand neighbours at once stays below.
-LOUD_AFTER = 1000
-LOUD_WINDOW = 1.0
+LOUD_AFTER: Final = 1000
+LOUD_WINDOW: Final = 1.0
 
 
 class Bucket:

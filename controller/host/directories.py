@@ -12,15 +12,18 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from controller.errors import SystemRefusal
 from controller.host.files import private_directory, refused
 
-LOCK_FILE = "controller.lock"  # holds the process id, for people
-DEFAULT_RUN_ROOT = Path("/run/switchmode")  # what is in there is ours, whoever made it
-STOPPING = (signal.SIGTERM, signal.SIGINT)
-CAPABILITIES = {"CAP_NET_ADMIN": 12, "CAP_NET_RAW": 13}  # include/uapi/linux/capability.h
+LOCK_FILE: Final = "controller.lock"
+"""Holds the process id, for people."""
+DEFAULT_RUN_ROOT: Final = Path("/run/switchmode")
+"""What is in there is ours, whoever made it."""
+STOPPING: Final = (signal.SIGTERM, signal.SIGINT)
+CAPABILITIES: Final = {"CAP_NET_ADMIN": 12, "CAP_NET_RAW": 13}
+"""Include/uapi/linux/capability.h."""
 
 
 @contextmanager

@@ -16,12 +16,15 @@ from dataclasses import dataclass
 from enum import Enum
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
-_SYSCTL = Path("/proc/sys/net/bridge")  # of the reader's network namespace
-_LEGACY_TABLES = Path("/proc/net/ip_tables_names")
-_TIMEOUT = 5.0  # s, for one run of a tool
-MAX_DEPTH = 8  # jumps followed from one hook
+_SYSCTL: Final = Path("/proc/sys/net/bridge")
+"""Of the reader's network namespace."""
+_LEGACY_TABLES: Final = Path("/proc/net/ip_tables_names")
+_TIMEOUT: Final = 5.0
+"""In seconds: for one run of a tool."""
+MAX_DEPTH: Final = 8
+"""Jumps followed from one hook."""
 
 
 class Verdict(Enum):
@@ -126,7 +129,7 @@ async def _dropping_nft_chain(family: str, bridge: str) -> tuple[str, str] | Non
     return None
 
 
-_DOCKER = "DOCKER-USER"
+_DOCKER: Final = "DOCKER-USER"
 
 
 async def _nft(*arguments: str) -> list[dict[str, Any]]:

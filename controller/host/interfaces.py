@@ -6,16 +6,23 @@ the path to a nested one.
 
 import ipaddress
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
-from controller.packets.packets import Ip, Mac, Vlan
+from controller.packets.addresses import Ip, Mac, Vlan
 
-_IFF_UP, _IFF_LOOPBACK, _IFF_RUNNING = 0x1, 0x8, 0x40
-_PORT_STATES = ("disabled", "listening", "learning", "forwarding", "blocking")
-_SCOPES_BEYOND_LINK = frozenset({0, 200})  # universe, site
+_IFF_UP: Final = 1
+_IFF_LOOPBACK: Final = 8
+_IFF_RUNNING: Final = 64
+_PORT_STATES: Final = ("disabled", "listening", "learning", "forwarding", "blocking")
+_SCOPES_BEYOND_LINK: Final = frozenset({0, 200})
+"""Universe, site."""
 
 # linux/if_addr.h. For IPv4 the bit of "temporary" means "secondary", which is as good as any.
-_TEMPORARY, _OPTIMISTIC, _DAD_FAILED, _DEPRECATED, _TENTATIVE = 0x01, 0x04, 0x08, 0x20, 0x40
+_TEMPORARY: Final = 1
+_OPTIMISTIC: Final = 4
+_DAD_FAILED: Final = 8
+_DEPRECATED: Final = 32
+_TENTATIVE: Final = 64
 
 
 @dataclass(frozen=True, slots=True)

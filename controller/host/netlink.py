@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Collection
 from contextlib import suppress
 from fnmatch import fnmatchcase
 from types import TracebackType
-from typing import Any
+from typing import Any, Final
 
 from pyroute2 import AsyncIPRoute
 from pyroute2.netlink.exceptions import NetlinkDumpInterrupted, NetlinkError
@@ -32,7 +32,7 @@ from controller.host.interfaces import (
     link_of,
 )
 from controller.host.netlink_events import NetlinkEvents
-from controller.packets.packets import Ip, Mac, Vlan
+from controller.packets.addresses import Ip, Mac, Vlan
 
 __all__ = [
     "AddressChanged",
@@ -46,20 +46,21 @@ __all__ = [
     "RouteChanged",
 ]
 
-_SKIP_STATS = 1 << 3  # RTEXT_FILTER_SKIP_STATS
-_AF_BRIDGE = 7
-_ADDR_GEN_MODE_NONE = 1
-_MULTICAST_ROUTER_PERMANENT = 2
-_NUD_PERMANENT = 0x80
-_MAIN_TABLE = 254
+_SKIP_STATS: Final = 1 << 3
+"""RTEXT_FILTER_SKIP_STATS."""
+_AF_BRIDGE: Final = 7
+_ADDR_GEN_MODE_NONE: Final = 1
+_MULTICAST_ROUTER_PERMANENT: Final = 2
+_NUD_PERMANENT: Final = 0x80
+_MAIN_TABLE: Final = 254
 
 # Encapsulations: a path through one of them is a tunnel in a tunnel, or our own overlay.
-TUNNEL_KINDS = frozenset(
+TUNNEL_KINDS: Final = frozenset(
     {"tun", "wireguard", "ipip", "sit", "gre", "gretap", "erspan", "ip6tnl", "ip6gre"}
     | {"ip6gretap", "ip6erspan", "vti", "vti6", "xfrm", "vxlan", "geneve", "bareudp", "gtp"}
 )
-_STACKED_KINDS = frozenset({"vlan", "macvlan", "macvtap", "ipvlan", "macsec"})
-_ATTEMPTS = 3
+_STACKED_KINDS: Final = frozenset({"vlan", "macvlan", "macvtap", "ipvlan", "macsec"})
+_ATTEMPTS: Final = 3
 
 
 class Netlink:

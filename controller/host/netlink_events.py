@@ -13,28 +13,53 @@ import struct
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
+from typing import Final
 
 from controller.host.interfaces import GoneEntry
 from controller.packets.filters import attach, deleted_bridge_entries_only
 
-_SOL_NETLINK, _ADD_MEMBERSHIP = 270, 1
-_GROUP_LINK, _GROUP_NEIGHBOUR = 1, 3
-_GROUPS = (_GROUP_LINK, _GROUP_NEIGHBOUR, 5, 7, 9, 11)  # and addresses, routes of both families
-_RTM_NEWLINK, _RTM_DELLINK, _RTM_NEWROUTE, _RTM_DELROUTE, _RTM_DELNEIGH = 16, 17, 24, 25, 29
-_AF_BRIDGE = 7
-_IFLA_MTU, _IFLA_MASTER = 4, 10
-_NDA_LLADDR, _NDA_CACHEINFO, _NDA_VLAN, _NDA_MASTER = 2, 3, 5, 9
+_SOL_NETLINK: Final = 270
+_ADD_MEMBERSHIP: Final = 1
+_GROUP_LINK: Final = 1
+_GROUP_NEIGHBOUR: Final = 3
+_GROUPS: Final = (
+    _GROUP_LINK,
+    _GROUP_NEIGHBOUR,
+    5,
+    7,
+    9,
+    11,
+)  # and addresses, routes of both families
+_RTM_NEWLINK: Final = 16
+_RTM_DELLINK: Final = 17
+_RTM_NEWROUTE: Final = 24
+_RTM_DELROUTE: Final = 25
+_RTM_DELNEIGH: Final = 29
+_AF_BRIDGE: Final = 7
+_IFLA_MTU: Final = 4
+_IFLA_MASTER: Final = 10
+_NDA_LLADDR: Final = 2
+_NDA_CACHEINFO: Final = 3
+_NDA_VLAN: Final = 5
+_NDA_MASTER: Final = 9
 
-_HEADER = struct.Struct("=IHHII")  # length, type, flags, sequence, port
-_LINK = struct.Struct("=BxHiII")  # family, type, index, flags, change mask
-_NEIGHBOUR = struct.Struct("=BxxxiHBB")  # family, index, state, flags, type
-_ATTRIBUTE = struct.Struct("=HH")
-_USER_HZ = 100.0
+_HEADER: Final = struct.Struct("=IHHII")
+"""Length, type, flags, sequence, port."""
+_LINK: Final = struct.Struct("=BxHiII")
+"""Family, type, index, flags, change mask."""
+_NEIGHBOUR: Final = struct.Struct("=BxxxiHBB")
+"""Family, index, state, flags, type."""
+_ATTRIBUTE: Final = struct.Struct("=HH")
+_USER_HZ: Final = 100.0
 
-RECEIVE_BUFFER = 1 << 20  # bytes
-READ_BUDGET = 64  # messages per wake-up
-MAX_GONE = 4096  # entries waiting to be fetched; more count as an overflow
-DEBOUNCE = 0.1  # s from a change to the question what it was
+RECEIVE_BUFFER: Final = 1 << 20
+"""Bytes."""
+READ_BUDGET: Final = 64
+"""Messages per wake-up."""
+MAX_GONE: Final = 4096
+"""Entries waiting to be fetched; more count as an overflow."""
+DEBOUNCE: Final = 0.1
+"""Seconds from a change to the question what it was."""
 
 
 class NetlinkEvents:

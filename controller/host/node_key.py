@@ -12,19 +12,25 @@ import logging
 import os
 import stat
 from pathlib import Path
+from typing import Final
 
 from controller.errors import SystemRefusal
 from controller.host.files import private_directory, write_private
 from tincan.control.codec import DecodeError, Struct, decode, encode, field
 from tincan.crypto.primitives import CryptoError, PrivateKey
 
-KEY_FILE = "node.key"
-PEERS_FILE = "peers.json"
-MAX_PEERS = 4096  # remembered; the one that was seen longest ago makes room
-MAX_PINS = 4096  # names that are pinned to an id
-MAX_ADDRESSES = 8  # remembered of each peer
-MAX_TEXT = 128  # characters of a name or an address that a peer told us
-MAX_PEERS_FILE = 8 << 20  # bytes: 4096 peers with everything at its limit
+KEY_FILE: Final = "node.key"
+PEERS_FILE: Final = "peers.json"
+MAX_PEERS: Final = 4096
+"""Remembered; the one that was seen longest ago makes room."""
+MAX_PINS: Final = 4096
+"""Names that are pinned to an id."""
+MAX_ADDRESSES: Final = 8
+"""Remembered of each peer."""
+MAX_TEXT: Final = 128
+"""Characters of a name or an address that a peer told us."""
+MAX_PEERS_FILE: Final = 8 << 20
+"""Bytes: 4096 peers with everything at its limit."""
 
 log = logging.getLogger(__name__)
 

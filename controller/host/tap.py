@@ -21,7 +21,7 @@ from controller.host.netlink import (
     Netlink,
     RouteChanged,
 )
-from controller.packets.packets import Ip, Mac, Vlan
+from controller.packets.addresses import Ip, Mac, Vlan
 
 log = logging.getLogger(__name__)
 

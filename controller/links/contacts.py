@@ -17,16 +17,21 @@ from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
 from controller.errors import SignalError
-from controller.packets.packets import NodeId
+from controller.packets.addresses import NodeId
 from tincan.control.codec import DecodeError, Struct, decode
 from tincan.control.messages import Description
 
-FIRST_PAUSE: Final = 0.5  # s; doubles with every attempt that fails
+FIRST_PAUSE: Final = 0.5
+"""In seconds: doubles with every attempt that fails."""
 LONGEST_PAUSE: Final = 30.0
-ATTEMPT: Final = 8.0  # s that an offer has to become a link before it counts as failed
-ASK_AFTER: Final = 2.0  # s without an offer until the other side asks for one
-RETRY_DIRECT: Final = 60.0  # s between attempts to leave a relay
-FORGET_AFTER: Final = 120.0  # s after which a peer that is gone, and unlinked, is forgotten
+ATTEMPT: Final = 8.0
+"""Seconds that an offer has to become a link before it counts as failed."""
+ASK_AFTER: Final = 2.0
+"""Seconds without an offer until the other side asks for one."""
+RETRY_DIRECT: Final = 60.0
+"""Seconds between attempts to leave a relay."""
+FORGET_AFTER: Final = 120.0
+"""Seconds after which a peer that is gone, and unlinked, is forgotten."""
 MAX_PEERS: Final = 1000
 NEVER: Final = float("inf")
 
@@ -148,7 +153,7 @@ class Topology:
             contact = self.contacts[peer] = Contact(peer)
         return contact
 
-    # -- what happens
+    # --- what happens
 
     def present(self, peer: NodeId, name: str, session: bytes, now: float) -> None:
         """The rendezvous says that a member is there."""

@@ -27,7 +27,7 @@ from controller.links.contacts import (
     Topology,
     decode_sealed,
 )
-from controller.packets.packets import Ip, NodeId
+from controller.packets.addresses import Ip, NodeId
 from controller.signal.events import Absent, Event, Present, Received, Refused, SignalConnected
 from controller.signal.keys import NetworkKeys
 from controller.signal.websocket.client import SignalClient, SignalState
@@ -38,8 +38,10 @@ from tincan.crypto.primitives import PrivateKey
 
 log = logging.getLogger(__name__)
 
-MAX_NEGOTIATIONS: Final = 64  # at once; the others wait their turn
-LONGEST_SLEEP: Final = 3600.0  # s
+MAX_NEGOTIATIONS: Final = 64
+"""At once; the others wait their turn."""
+LONGEST_SLEEP: Final = 3600.0
+"""Seconds."""
 
 
 class Mesh:
@@ -98,7 +100,7 @@ class Mesh:
             except TimeoutError:
                 continue
 
-    # -- what happens
+    # --- what happens
 
     def network_changed(self, gone: Collection[Ip] = ()) -> None:
         """Routes of this host are other than before, or addresses; ``gone`` are those it lost."""
@@ -155,7 +157,7 @@ class Mesh:
         if contact is not None and contact.linked and event.name:
             self._named(event.id, event.name)
 
-    # -- what is done about it
+    # --- what is done about it
 
     def _perform(self, actions: list[Action]) -> None:
         for action in actions:

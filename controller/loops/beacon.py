@@ -18,16 +18,18 @@ from dataclasses import dataclass
 from typing import Final
 
 from controller.errors import MalformedFrame
-from controller.packets.packets import Mac, NodeId
+from controller.packets.addresses import Mac, NodeId
 from tincan.crypto.primitives import hmac_sha256, same
 
-DESTINATION: Final = bytes.fromhex("03736d000001")  # switching.frame.BEACON: never forwarded
+DESTINATION: Final = bytes.fromhex("03736d000001")
+"""Switching.frame.BEACON: never forwarded."""
 ETHERTYPE: Final = 0x88B5
-MAX_ECHOES: Final = 64  # 1,100 bytes in all: it passes wherever a container's frame does
+MAX_ECHOES: Final = 64
+"""1,100 bytes in all: it passes wherever a container's frame does."""
 
-_ETHERNET = struct.Struct(">6s6sH")
-_HEAD = struct.Struct(">4sBB32sQ")
-_ECHO = struct.Struct(">8sQ")
+_ETHERNET: Final = struct.Struct(">6s6sH")
+_HEAD: Final = struct.Struct(">4sBB32sQ")
+_ECHO: Final = struct.Struct(">8sQ")
 _MAGIC: Final = b"smlb"
 _VERSION: Final = 1
 _MAC_SIZE: Final = 16

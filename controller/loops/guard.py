@@ -14,19 +14,24 @@ from controller.dataplane.client import Tunnel
 from controller.errors import MalformedFrame, SystemRefusal
 from controller.loops import beacon
 from controller.loops.machine import Action, Change, Emit, Loops, State
+from controller.packets.addresses import Mac, NodeId
 from controller.packets.filters import attach, frames_to
-from controller.packets.packets import Mac, NodeId
 from tincan.control import messages as api
 
 log = logging.getLogger(__name__)
 
-RECEIVE_BUFFER: Final = 64 << 10  # bytes: about 80 beacons
-READ_BUDGET: Final = 16  # beacons per wake-up: 16 MACs are 0.2 ms
-PAUSE: Final = 0.01  # s without reading after that many: a flood costs 2 % of a core
-LOOK_EVERY: Final = 0.5  # s, while there is a loop: whose controllers are gone?
+RECEIVE_BUFFER: Final = 64 << 10
+"""Bytes: about 80 beacons."""
+READ_BUDGET: Final = 16
+"""Beacons per wake-up: 16 MACs are 0.2 ms."""
+PAUSE: Final = 0.01
+"""Seconds without reading after that many: a flood costs 2 % of a core."""
+LOOK_EVERY: Final = 0.5
+"""In seconds: while there is a loop: whose controllers are gone?"""
 
 _ETH_P_ALL: Final = 3
-_SOL_PACKET, _PACKET_STATISTICS = 263, 6
+_SOL_PACKET: Final = 263
+_PACKET_STATISTICS: Final = 6
 
 
 class Guard:
@@ -66,7 +71,7 @@ class Guard:
         self._timer: asyncio.TimerHandle | None = None
         self._news = asyncio.Event()
 
-    # -- life
+    # --- life
 
     def open(self) -> None:
         """Listen on the TAP, and start the clock. Raise SystemRefusal."""
@@ -131,7 +136,7 @@ class Guard:
             self._socket.close()
             self._socket = None
 
-    # -- in
+    # --- in
 
     def _readable(self, sock: socket.socket) -> None:
         now = self._loop.time()
@@ -161,7 +166,7 @@ class Guard:
         if sock is self._socket:
             self._loop.add_reader(sock.fileno(), self._readable, sock)
 
-    # -- out
+    # --- out
 
     def _tick(self) -> None:
         if self._timer is not None:
@@ -190,7 +195,7 @@ class Guard:
     def _text(self, change: Change) -> str:
         return _describe(change.state, [self._name(node) for node in change.neighbours])
 
-    # -- what status shows
+    # --- what status shows
 
     def _names(self) -> list[str]:
         return [self._name(node) for node in self.loops.proven(self._loop.time())]

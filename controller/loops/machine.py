@@ -26,14 +26,20 @@ from enum import Enum
 from typing import Final
 
 from controller.loops.beacon import MAX_ECHOES, Beacon
-from controller.packets.packets import NodeId
+from controller.packets.addresses import NodeId
 
-INTERVAL: Final = 0.4  # s between two beacons
-SOONEST: Final = 0.05  # s between two beacons when a new neighbour deserves an answer
-FRESH: Final = 1.0  # s after which an echo proves nothing any more
-HOLD: Final = 3.0  # s that a neighbour stays proven after its last proof
-MAX_NEIGHBOURS: Final = MAX_ECHOES  # the network's members can make no more
-PREFIX: Final = 16  # digits of a node's id in an echo
+INTERVAL: Final = 0.4
+"""Seconds between two beacons."""
+SOONEST: Final = 0.05
+"""Seconds between two beacons when a new neighbour deserves an answer."""
+FRESH: Final = 1.0
+"""Seconds after which an echo proves nothing any more."""
+HOLD: Final = 3.0
+"""Seconds that a neighbour stays proven after its last proof."""
+MAX_NEIGHBOURS: Final = MAX_ECHOES
+"""The network's members can make no more."""
+PREFIX: Final = 16
+"""Digits of a node's id in an echo."""
 
 
 class State(Enum):
@@ -104,7 +110,7 @@ class Loops:
         self._unattended: frozenset[NodeId] = frozenset()
         self._doubt = float("-inf")  # until when a block is kept although nothing proves it
 
-    # -- events
+    # --- events
 
     def resume(self, now: float) -> None:
         """A controller before us has blocked the TAP: find out whether it was right."""
@@ -148,7 +154,7 @@ class Loops:
             if known.proven + HOLD >= now:
                 known.proven = now
 
-    # -- time
+    # --- time
 
     @property
     def deadline(self) -> float:

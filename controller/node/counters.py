@@ -6,14 +6,16 @@ name with a dot is one reason of a group: ``frames_dropped.unknown_peer``.
 
 from collections import Counter
 from collections.abc import Mapping
+from typing import Final
 
-REQUIRED = (  # there from the start, so that nobody has to ask whether zero means unknown
+REQUIRED: Final = (  # there from the start, so that nobody has to ask whether zero means unknown
     "arp_answered_locally",
     "arp_requests_relayed",
     "arp_replies_relayed",
     "arp_requests_injected",
 )
-GROUPS = ("frames_dropped", "rpc_received", "rpc_sent")  # by reason, by kind of message
+GROUPS: Final = ("frames_dropped", "rpc_received", "rpc_sent")
+"""By reason, by kind of message."""
 
 
 def new_counters() -> Counter[str]:

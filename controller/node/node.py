@@ -4,18 +4,21 @@ A room calls ``emit`` and ``send``; ``Switch`` hands the collected actions out a
 """
 
 from collections import Counter, OrderedDict
+from typing import Final
 
+from controller.node.actions import Action, Inject, Report, Send
 from controller.node.timers import Bucket, Timers
-from controller.packets.packets import Action, Buildable, Inject, Ip, Mac, NodeId, Report, Send
-from controller.packets.resolution import link_local
+from controller.packets.addresses import Ip, Key, Mac, NodeId, link_local
+from controller.packets.packets import Buildable
 from controller.switch import messages as rpc
-from controller.switch.table import Binding, Key, Table
+from controller.switch.table import Binding, Table
 
-MAX_REPORTED = 1024
+MAX_REPORTED: Final = 1024
 """Log lines remembered so as not to repeat them."""
-REPEAT_REPORT_S = 600.0
+REPEAT_REPORT_S: Final = 600.0
 """When a line that still holds may be logged again."""
-REPORT_RATE, REPORT_BURST = 0.5, 50.0
+REPORT_RATE: Final = 0.5
+REPORT_BURST: Final = 50.0
 """Lines a second. What is new in each is the name that a container or a peer invented."""
 
 

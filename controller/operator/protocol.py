@@ -13,14 +13,17 @@ import socket
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from controller.errors import ControlError, SystemRefusal
 from tincan.control.codec import UNSET, DecodeError, Struct, UnsetType, decode, encode, field
 
-MAX_REQUEST = 1 << 16  # bytes, with the line end
-MAX_RESPONSE = 64 << 20  # bytes; 100,000 bindings take 12 MB
-DEADLINE = 5.0  # seconds, for a whole call
+MAX_REQUEST: Final = 1 << 16
+"""Bytes, with the line end."""
+MAX_RESPONSE: Final = 64 << 20
+"""Bytes; 100,000 bindings take 12 MB."""
+DEADLINE: Final = 5.0
+"""In seconds: for a whole call."""
 
 
 class Request(Struct):

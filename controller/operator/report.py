@@ -1,7 +1,7 @@
 """What ``controller status`` and ``controller bindings`` are told, put together from all rooms."""
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from controller.cli import version
 from controller.config.settings import Config
@@ -20,7 +20,7 @@ from controller.operator.status import (
     TapStatus,
     explain_path,
 )
-from controller.packets.packets import NodeId
+from controller.packets.addresses import NodeId
 from tincan.control import messages as api
 from tincan.control.codec import convert
 
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from controller.app import App
 
 
-_MORE = ("conflicts", "gateways", "blocked")
-_WHY_REFUSED = {
+_MORE: Final = ("conflicts", "gateways", "blocked")
+_WHY_REFUSED: Final = {
     "dhcp": 'it stays on its host; "dhcp": "relay" on both lets it through',
     "router": 'it stays on its host; "ra": "relay" on both lets it through',
     "link_control": "it stays on its segment",

@@ -8,14 +8,15 @@ import socket
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Final
 
 from controller.errors import ControllerError
 from controller.host.files import refused
 from controller.operator.protocol import DEADLINE, MAX_REQUEST, Request, Response
 from tincan.control.codec import DecodeError, decode, encode
 
-MAX_CLIENTS = 16  # at once; subcommands are short
+MAX_CLIENTS: Final = 16
+"""At once; subcommands are short."""
 
 Method = Callable[[dict[str, Any]], object | Awaitable[object]]
 """Takes the request's parameters and returns what to answer, anything that ``codec.encode``

@@ -5,10 +5,11 @@ ones come with a default. controller.operator.tables shows them to people.
 """
 
 import ipaddress
+from typing import Final
 
 from tincan.control.codec import Struct, field
 
-_LAN = [
+_LAN: Final = [
     ipaddress.ip_network(prefix)
     for prefix in (
         "10.0.0.0/8",

@@ -8,7 +8,7 @@ import ipaddress
 import sys
 import time
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Final
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -28,10 +28,12 @@ from controller.operator.status import (
 )
 from tincan.control.codec import DecodeError, convert
 
-PIPE_WIDTH = 200  # columns when nobody looks: nothing is cut in a file or a pipe
-WATCH_EVERY = 1.0  # seconds
+PIPE_WIDTH: Final = 200
+"""Columns when nobody looks: nothing is cut in a file or a pipe."""
+WATCH_EVERY: Final = 1.0
+"""Seconds."""
 
-_STATE_STYLES = {
+_STATE_STYLES: Final = {
     "connected": "green",
     "connecting": "yellow",
     "lost": "red",

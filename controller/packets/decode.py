@@ -9,11 +9,12 @@ import struct
 import sys
 from functools import lru_cache
 from types import ModuleType
-from typing import ClassVar
+from typing import ClassVar, Final
 
 import scapy.main
 
 from controller.errors import MalformedFrame
+from controller.packets.addresses import Ip, Mac, Vlan
 from controller.packets.encode import (
     ARP_FORMAT,
     ECHO_REPLY,
@@ -40,13 +41,10 @@ from controller.packets.packets import (
     Captured,
     Echo,
     HostPacket,
-    Ip,
     LeaseRequest,
-    Mac,
     NeighbourAdvertisement,
     NeighbourSolicitation,
     RouterMessage,
-    Vlan,
 )
 
 # On import scapy loads the names of all Ethernet vendors (18 MB resident) and writes them into
@@ -69,7 +67,7 @@ from scapy.packet import Packet  # noqa: E402
 __all__ = ["parse"]
 
 # What scapy's dissectors were seen to raise on garbage, and what they plausibly can.
-_DISSECTION_FAULTS = (
+_DISSECTION_FAULTS: Final = (
     Scapy_Exception,
     struct.error,
     ValueError,
@@ -79,12 +77,20 @@ _DISSECTION_FAULTS = (
     RecursionError,
 )
 
-_IP6_HEADER = 40
-_EXTENSION_HEADERS = {0: "hop_by_hop", 43: "routing", 44: "fragment", 60: "destination"}
-_ND_FIRST, _ND_LAST = 133, 137
-_ND_FIXED = {133: 8, 134: 16, 135: 24, 136: 24, 137: 40}  # RFC 4861 section 4: before options
+_IP6_HEADER: Final = 40
+_EXTENSION_HEADERS: Final = {0: "hop_by_hop", 43: "routing", 44: "fragment", 60: "destination"}
+_ND_FIRST: Final = 133
+_ND_LAST: Final = 137
+_ND_FIXED: Final = {
+    133: 8,
+    134: 16,
+    135: 24,
+    136: 24,
+    137: 40,
+}  # RFC 4861 section 4: before options
 
-_ICMP_ERRORS = frozenset({3, 4, 5, 11, 12})  # RFC 1122 section 3.2.2
+_ICMP_ERRORS: Final = frozenset({3, 4, 5, 11, 12})
+"""RFC 1122 section 3.2.2."""
 
 # --- frames to packets
 
@@ -251,7 +257,8 @@ def _parse_nd(body: bytes, vlan: Vlan, eth_src: Mac, eth_dst: Mac) -> Captured:
     )
 
 
-_SOLICITED_NODE = bytes.fromhex("ff0200000000000000000001ff")  # ff02::1:ff00:0/104
+_SOLICITED_NODE: Final = bytes.fromhex("ff0200000000000000000001ff")
+"""Ff02::1:ff00:0/104."""
 
 
 def _options(options: bytes, wanted: int) -> tuple[Mac | None, bool]:
@@ -305,10 +312,16 @@ def _parse_ip4(body: bytes, vlan: Vlan, eth_src: Mac, eth_dst: Mac) -> Captured 
     return HostPacket(str(src), str(dst), packet, vlan, eth_src, eth_dst)
 
 
-_UDP, _DHCP_SERVER = 17, 67
-_BOOTP = 236  # bytes of RFC 951's fields; then RFC 2131's cookie and options
-_DHCP_COOKIE = bytes((99, 130, 83, 99))
-_PAD, _END, _REQUESTED_IP, _MESSAGE_TYPE, _DHCPREQUEST = 0, 255, 50, 53, 3
+_UDP: Final = 17
+_DHCP_SERVER: Final = 67
+_BOOTP: Final = 236
+"""Bytes of RFC 951's fields; then RFC 2131's cookie and options."""
+_DHCP_COOKIE: Final = bytes((99, 130, 83, 99))
+_PAD: Final = 0
+_END: Final = 255
+_REQUESTED_IP: Final = 50
+_MESSAGE_TYPE: Final = 53
+_DHCPREQUEST: Final = 3
 
 
 def _parse_dhcp(body: bytes, vlan: Vlan, eth_src: Mac) -> LeaseRequest | None:

@@ -6,12 +6,11 @@ import struct
 from ipaddress import ip_address
 from typing import Final
 
+from controller.packets.addresses import Ip, Mac
 from controller.packets.packets import (
     Arp,
     Buildable,
     Echo,
-    Ip,
-    Mac,
     NeighbourAdvertisement,
     NeighbourSolicitation,
 )
@@ -21,16 +20,26 @@ ETH_IP4: Final = 0x0800
 ETH_IP6: Final = 0x86DD
 ETH_VLAN: Final = 0x8100
 
-ARP_FORMAT: Final = struct.pack(">HHBB", 1, ETH_IP4, 6, 4)  # IPv4 over Ethernet
-ICMP, ICMP6 = 1, 58
-ECHO_REPLY, ECHO_REQUEST = 0, 8
-OPTION_SOURCE, OPTION_TARGET, OPTION_NONCE = 1, 2, 14
-QUOTE: Final = 512  # bytes of a refused packet that are kept
+ARP_FORMAT: Final = struct.pack(">HHBB", 1, ETH_IP4, 6, 4)
+"""IPv4 over Ethernet."""
+ICMP: Final = 1
+ICMP6: Final = 58
+ECHO_REPLY: Final = 0
+ECHO_REQUEST: Final = 8
+OPTION_SOURCE: Final = 1
+OPTION_TARGET: Final = 2
+OPTION_NONCE: Final = 14
+QUOTE: Final = 512
+"""Bytes of a refused packet that are kept."""
 
-_IP4 = struct.Struct(">BBHHHBBH4s4s")  # RFC 791
-_IP6 = struct.Struct(">IHBB16s16s")  # RFC 8200
-_ND = struct.Struct(">BBHI16s")  # RFC 4861 sections 4.3 and 4.4: type, code, checksum, flags
-_ICMP = struct.Struct(">BBHHH")  # RFC 792; RFC 4443 section 3.1 has the same size
+_IP4: Final = struct.Struct(">BBHHHBBH4s4s")
+"""RFC 791."""
+_IP6: Final = struct.Struct(">IHBB16s16s")
+"""RFC 8200."""
+_ND: Final = struct.Struct(">BBHI16s")
+"""RFC 4861 sections 4.3 and 4.4: type, code, checksum, flags."""
+_ICMP: Final = struct.Struct(">BBHHH")
+"""RFC 792; RFC 4443 section 3.1 has the same size."""
 
 
 def build(packet: Buildable) -> bytes:

@@ -12,28 +12,45 @@ import socket
 import struct
 import sys
 from collections.abc import Collection
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 Instruction: TypeAlias = tuple[int, int, int, int]
 Block: TypeAlias = list[Instruction]
 
-_SO_ATTACH_FILTER = 26
-_PACKET_OUTGOING = 4
-_AD_PKTTYPE = 0xFFFFF000 + 4  # SKF_AD_OFF + SKF_AD_PKTTYPE
-_AD_RANDOM = 0xFFFFF000 + 56
+_SO_ATTACH_FILTER: Final = 26
+_PACKET_OUTGOING: Final = 4
+_AD_PKTTYPE: Final = 0xFFFFF000 + 4
+"""SKF_AD_OFF + SKF_AD_PKTTYPE."""
+_AD_RANDOM: Final = 0xFFFFF000 + 56
 
-_LD_W, _LD_H, _LD_B = 0x20, 0x28, 0x30  # load word, half word, byte at an absolute offset
-_JEQ, _JGT, _JGE, _JSET = 0x15, 0x25, 0x35, 0x45
-_RET, _TXA, _LDX_IMMEDIATE = 0x06, 0x87, 0x01
+_LD_W: Final = 32
+_LD_H: Final = 40
+_LD_B: Final = 48
+"""Load word, half word, byte at an absolute offset."""
+_JEQ: Final = 21
+_JGT: Final = 37
+_JGE: Final = 53
+_JSET: Final = 69
+_RET: Final = 6
+_TXA: Final = 135
+_LDX_IMMEDIATE: Final = 1
 
-_ACCEPT: Block = [(_RET, 0, 0, 2048)]  # at most capture.SNAPLEN bytes
+_ACCEPT: Block = [(_RET, 0, 0, 2048)]
+"""At most capture.SNAPLEN bytes."""
 _ACCEPT_ALL: Block = [(_RET, 0, 0, 0xFFFFFFFF)]
 _DROP: Block = [(_RET, 0, 0, 0)]
 
 _KIND: Instruction = (_TXA, 0, 0, 0)
 
-_ARP, _IP4, _IP6, _VLAN = 0x0806, 0x0800, 0x86DD, 0x8100
-_ICMP, _UDP, _ICMP6, _FRAGMENT, _HOP_BY_HOP = 1, 17, 58, 44, 0
+_ARP: Final = 2054
+_IP4: Final = 2048
+_IP6: Final = 34525
+_VLAN: Final = 33024
+_ICMP: Final = 1
+_UDP: Final = 17
+_ICMP6: Final = 58
+_FRAGMENT: Final = 44
+_HOP_BY_HOP: Final = 0
 
 
 def _load(code: int, offset: int) -> Instruction:

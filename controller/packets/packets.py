@@ -1,35 +1,24 @@
-"""What the pure rooms of the controller speak about: packets in, actions out.
+"""The packets that the controller reads and builds, as values: ARP, ND, and what concerns gateways.
 
-Text forms, everywhere in the controller: a MAC is ``aa:bb:cc:dd:ee:ff`` in lower case; an IP is
-``str(ipaddress.ip_address(x))``; a VLAN is its VID, 0 for untagged; a node id is 64 lower-case
-hex digits. ``capture.parse`` makes packets from frames, ``capture.build`` makes frames from
-packets; both keep exactly the fields below.
+``decode.parse`` makes them from frames, ``encode.build`` makes frames from them; both keep exactly
+the fields below. Text forms of addresses are those of ``addresses``.
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+from controller.packets.addresses import Ip, Mac, Vlan
 
 if TYPE_CHECKING:
-    from controller.switch.messages import Message
+    pass
 
-NodeId: TypeAlias = str
-Mac: TypeAlias = str
-Ip: TypeAlias = str
-Vlan: TypeAlias = int
 
-ZERO_MAC: Mac = "00:00:00:00:00:00"
-BROADCAST_MAC: Mac = "ff:ff:ff:ff:ff:ff"
-NO_IP4: Ip = "0.0.0.0"
-NO_IP6: Ip = "::"
-ALL_NODES_IP: Ip = "ff02::1"
-ALL_NODES_MAC: Mac = "33:33:00:00:00:01"
+ARP_REQUEST: Final = 1
+ARP_REPLY: Final = 2
 
-ARP_REQUEST = 1
-ARP_REPLY = 2
-
-ND_ROUTER_SOLICITATION = 133
-ND_ROUTER_ADVERTISEMENT = 134
-ND_REDIRECT = 137
+ND_ROUTER_SOLICITATION: Final = 133
+ND_ROUTER_ADVERTISEMENT: Final = 134
+ND_REDIRECT: Final = 137
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,54 +161,3 @@ Captured: TypeAlias = (
     | LeaseRequest
 )
 Buildable: TypeAlias = Arp | NeighbourSolicitation | NeighbourAdvertisement | Echo | Prohibited
-
-
-@dataclass(frozen=True, slots=True)
-class Inject:
-    """Put the packet on the local bridge, through tincan."""
-
-    packet: Buildable
-
-
-@dataclass(frozen=True, slots=True)
-class Send:
-    """Send the message to ``peer``, or to every connected peer when ``peer`` is None."""
-
-    peer: NodeId | None
-    message: "Message"
-
-
-@dataclass(frozen=True, slots=True)
-class Pin:
-    """Tell tincan where a MAC is: behind peer ``at``, or here when ``at`` is None."""
-
-    mac: Mac
-    vlan: Vlan
-    at: NodeId | None
-
-
-@dataclass(frozen=True, slots=True)
-class Unpin:
-    """Tell tincan that nobody vouches for this MAC any more; what it learns itself stays."""
-
-    mac: Mac
-    vlan: Vlan
-
-
-@dataclass(frozen=True, slots=True)
-class NeverForward:
-    """Tell tincan (and the capture) the shared gateways; replaces the set told before."""
-
-    macs: frozenset[Mac]
-    ips: frozenset[Ip]
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """One log line, already deduplicated. ``level`` is a name of the logging module."""
-
-    level: str
-    text: str
-
-
-Action: TypeAlias = Inject | Send | Pin | Unpin | NeverForward | Report

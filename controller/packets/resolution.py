@@ -3,40 +3,28 @@
 What may be said in whose name is decided elsewhere; here is only how it is said.
 """
 
-from ipaddress import IPv6Address
-
-from controller.packets.packets import (
+from controller.packets.addresses import (
     ALL_NODES_IP,
     ALL_NODES_MAC,
-    ARP_REPLY,
-    ARP_REQUEST,
     BROADCAST_MAC,
     NO_IP4,
     NO_IP6,
     ZERO_MAC,
-    Arp,
     Ip,
+    Key,
     Mac,
+    solicited_node,
+)
+from controller.packets.packets import (
+    ARP_REPLY,
+    ARP_REQUEST,
+    Arp,
     NeighbourAdvertisement,
     NeighbourSolicitation,
 )
-from controller.switch.table import Binding, Key
+from controller.switch.table import Binding
 
 Neighbour = Arp | NeighbourSolicitation | NeighbourAdvertisement
-
-
-def link_local(mac: Mac) -> Ip:
-    """Return the link-local address that an interface forms from ``mac`` (RFC 4291 app. A)."""
-    octets = bytes.fromhex(mac.replace(":", ""))
-    host = bytes([octets[0] ^ 2, *octets[1:3], 0xFF, 0xFE, *octets[3:]])
-    return str(IPv6Address(b"\xfe\x80" + bytes(6) + host))
-
-
-def solicited_node(ip: Ip) -> tuple[Ip, Mac]:
-    """Return the multicast addresses on which the owner of ``ip`` listens (RFC 4291 2.7.1)."""
-    low = IPv6Address(ip).packed[-3:]
-    group = IPv6Address(bytes.fromhex("ff0200000000000000000001ff") + low)
-    return str(group), "33:33:ff:" + low.hex(":")
 
 
 def question(key: Key, asker_mac: Mac, asker_ip: Ip | None, options: bytes = b"") -> Neighbour:

@@ -21,11 +21,13 @@ import argparse
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 from tincan.crypto.primitives import SigningKey, hkdf, hkdf_expand
 
-SALT = b"switchmode 1"
-NETWORK_ID_SIZE = 16  # bytes
+SALT: Final = b"switchmode 1"
+NETWORK_ID_SIZE: Final = 16
+"""Bytes."""
 
 
 @dataclass(frozen=True, slots=True)

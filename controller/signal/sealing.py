@@ -39,8 +39,10 @@ from tincan.crypto.primitives import (
 
 LABEL: Final = b"switchmode 1 sealed"
 CARD_LABEL: Final = b"switchmode 1 card"
-INNER: Final = struct.Struct(f">{SESSION_SIZE}sQ")  # sender's session, sequence
-MAX_NAME: Final = 64  # characters of a node's name; a card has to fit in MAX_CARD
+INNER: Final = struct.Struct(f">{SESSION_SIZE}sQ")
+"""Sender's session, sequence."""
+MAX_NAME: Final = 64
+"""Characters of a node's name; a card has to fit in MAX_CARD."""
 
 __all__ = ["MAX_NAME", "Pair", "Sealed", "make_card", "open_card"]
 

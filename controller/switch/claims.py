@@ -7,16 +7,16 @@ that crossed on the way the one from the node with the lower id stands; otherwis
 from collections import OrderedDict
 from dataclasses import dataclass
 from enum import Enum
+from typing import Final
 
-from controller.packets.packets import Mac, NodeId
-from controller.switch.table import Key
+from controller.packets.addresses import Key, Mac, NodeId
 
-CLAIM_S = 10.0
+CLAIM_S: Final = 10.0
 """RFC 5227: three probes at most 2 s apart, 2 s to wait, two announcements 2 s apart."""
-SIMULTANEOUS_S = 1.0
+SIMULTANEOUS_S: Final = 1.0
 """Probes less than this apart may have crossed."""
-MAX_CLAIMS = 4096
-MAX_PROBERS = 16
+MAX_CLAIMS: Final = 4096
+MAX_PROBERS: Final = 16
 """Containers of one node that probe for one address at a time."""
 
 

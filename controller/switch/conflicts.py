@@ -8,24 +8,24 @@ operator clears it.
 from collections import OrderedDict, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Final
 
-from controller.packets.packets import Ip, Mac, NodeId
-from controller.switch.table import Key
+from controller.packets.addresses import Ip, Key, Mac, NodeId
 
-MOVES = 5
-MOVES_S = 180.0
+MOVES: Final = 5
+MOVES_S: Final = 180.0
 """RFC 7432 section 15.1: N moves within M seconds."""
-QUIET_S = 180.0
+QUIET_S: Final = 180.0
 """A frozen address that nobody else tried to take for this long is free to move again."""
-RECOVERY_S = 1800.0
+RECOVERY_S: Final = 1800.0
 """The longest that an address stays frozen."""
-SETTLED_S = 10.0
+SETTLED_S: Final = 10.0
 """A contender whose holder answered is not given another chance for this long; also the least
 time between two defences of an address (RFC 5227 section 2.4, DEFEND_INTERVAL)."""
-CONFLICT_S = 60.0
+CONFLICT_S: Final = 60.0
 """A contender that has been silent for this long has given up."""
-MAX_CONFLICTS = 1024
-MAX_MOVERS = 4096
+MAX_CONFLICTS: Final = 1024
+MAX_MOVERS: Final = 4096
 
 
 @dataclass(slots=True)

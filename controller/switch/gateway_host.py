@@ -6,18 +6,23 @@ the truth: an answer in the container's name, once the container's own node has 
 Everything else is refused, visibly.
 """
 
+from typing import Final
+
 from controller.node.node import Core
 from controller.node.timers import Bucket
-from controller.packets.packets import Echo, HostPacket, Ip, Mac, Prohibited
+from controller.packets.addresses import Ip, Key, Mac
+from controller.packets.packets import Echo, HostPacket, Prohibited
 from controller.switch.gateways import Gateways
 from controller.switch.prober import Prober
-from controller.switch.table import Binding, Key
+from controller.switch.table import Binding
 
-ECHO_RATE, ECHO_BURST = 50.0, 100.0
+ECHO_RATE: Final = 50.0
+ECHO_BURST: Final = 100.0
 """Echo requests a second that are looked into."""
-REFUSAL_RATE, REFUSAL_BURST = 10.0, 20.0
+REFUSAL_RATE: Final = 10.0
+REFUSAL_BURST: Final = 20.0
 """ICMP errors a second (RFC 1812 section 4.3.2.8)."""
-MAX_WAITING = 128
+MAX_WAITING: Final = 128
 """Echo requests that wait for their target."""
 
 

@@ -9,16 +9,15 @@ bridge has, too.
 
 from collections import Counter
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Final
 
+from controller.node.actions import NeverForward
 from controller.node.node import Core
-from controller.packets.packets import Ip, Mac, NeverForward, NodeId
-from controller.packets.resolution import link_local
+from controller.packets.addresses import Ip, Mac, NodeId, link_local, usable_ip, usable_mac
 from controller.switch import messages as rpc
-from controller.switch.messages import usable_ip, usable_mac
 from controller.switch.policy import Policy
 
-LINGER_S = 900.0
+LINGER_S: Final = 900.0
 """How long a lost peer's report counts: a link that flaps must not make its gateway ordinary."""
 
 

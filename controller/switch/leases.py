@@ -7,21 +7,23 @@ sender is asked, after a while, whether it has the address now; its answer is a 
 """
 
 from collections.abc import Callable
+from typing import Final
 
 from controller.node.node import Core
 from controller.node.timers import Bucket
-from controller.packets.packets import LeaseRequest, Mac
+from controller.packets.addresses import Key, Mac
+from controller.packets.packets import LeaseRequest
 from controller.switch.claims import Claims
 from controller.switch.prober import Patience, Prober
-from controller.switch.table import Key
 
-ASK_AFTER = (0.5, 1.5, 3.5, 7.0, 12.0)
+ASK_AFTER: Final = (0.5, 1.5, 3.5, 7.0, 12.0)
 """When to ask, after the request. A server may take its time to confirm; and nobody is asked while
 the address is being probed for, which takes up to CLAIM_S (10 s)."""
-ONCE = Patience((0.0,), 0.4)
-RATE, BURST = 20.0, 200.0
+ONCE: Final = Patience((0.0,), 0.4)
+RATE: Final = 20.0
+BURST: Final = 200.0
 """Requests a second that are followed up."""
-MAX_FOLLOWED = 512
+MAX_FOLLOWED: Final = 512
 
 
 class Leases:

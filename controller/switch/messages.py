@@ -22,28 +22,25 @@ nothing here relies on any of them arriving. A peer speaks only about its own co
 
 import ipaddress
 from functools import lru_cache
-from typing import Annotated, TypeAlias
+from typing import Annotated, Final, TypeAlias
 
 from controller.errors import RpcError
-from controller.packets.packets import Ip, Mac, Vlan
+from controller.packets.addresses import Ip, Mac, Vlan, usable_ip, usable_mac
+from controller.switch.table import BUCKETS, MAX_SEQUENCE
 from tincan.control.codec import DecodeError, Meta, Struct
 from tincan.control.codec import decode as decode_json
 from tincan.control.codec import encode as encode_json
 
-MAX_RPC = 16384
+MAX_RPC: Final = 16384
 """Bytes of one message; larger ones are refused before they are parsed."""
-MAX_ENTRIES = 96
+MAX_ENTRIES: Final = 96
 """Entries of one message; the largest entry takes 130 bytes."""
-MAX_ADDRESSES = 64
+MAX_ADDRESSES: Final = 64
 """Addresses that one bridge can have."""
-MAX_OPTIONS = 512
+MAX_OPTIONS: Final = 512
 """Bytes of neighbour discovery options passed on to an owner."""
-MAX_SEQUENCE = 2**32 - 1
-"""RFC 7432 section 7.7: the sequence number of a move has 32 bits."""
-BUCKETS = 64
-"""Parts that a node's entries are divided into for comparison."""
 
-MAC_PATTERN = "^[0-9a-f][02468ace](:[0-9a-f]{2}){5}\\Z"
+MAC_PATTERN: Final = "^[0-9a-f][02468ace](:[0-9a-f]{2}){5}\\Z"
 
 IpText = Annotated[str, Meta(min_length=2, max_length=39)]
 MacText = Annotated[str, Meta(min_length=17, max_length=17, pattern=MAC_PATTERN)]
@@ -185,20 +182,6 @@ Message: TypeAlias = (
     | Gateways
     | Clear
 )
-
-
-def usable_ip(ip: Ip) -> bool:
-    """Return whether a container can own ``ip``, a canonical address: RFC 1122 section 3.2.1.3,
-    RFC 4291 section 2.5 (an IPv4-mapped address never appears on a wire)."""
-    if ":" in ip:
-        return ip not in ("::", "::1") and not ip.startswith(("ff", "::ffff:"))
-    first = int(ip.partition(".")[0])
-    return 0 < first < 224 and first != 127
-
-
-def usable_mac(mac: Mac) -> bool:
-    """Return whether ``mac`` is an individual address, and not the zero one."""
-    return mac[1] in "02468ace" and mac != "00:00:00:00:00:00"
 
 
 @lru_cache(maxsize=16384)

@@ -5,23 +5,27 @@ order: the contest was the peer's to hold. What it must not have is refused, wha
 is objected to, and what it believes of us is confirmed, corrected or withdrawn.
 """
 
+from typing import Final
+
 from controller.node.node import Core, entry
 from controller.node.timers import Buckets
-from controller.packets.packets import NodeId
+from controller.packets.addresses import Key, NodeId
 from controller.switch import messages as rpc
 from controller.switch.prober import QUICK, Prober
 from controller.switch.sightings import Ownership
 from controller.switch.sync import Sync
-from controller.switch.table import Binding, Change, Key, Origin, Outcome
+from controller.switch.table import MAX_SEQUENCE, Binding, Change, Origin, Outcome
 
-PROBE_RATE, PROBE_BURST = 50.0, 200.0
+PROBE_RATE: Final = 50.0
+PROBE_BURST: Final = 200.0
 """Holders that one peer may have us ask, a second."""
-RISE_RATE, RISE_BURST = 100.0, 4096.0
+RISE_RATE: Final = 100.0
+RISE_BURST: Final = 4096.0
 """Sequence numbers that one peer may have us raise, a second; each is told to all."""
-MAX_LEAP = 65_536
+MAX_LEAP: Final = 65_536
 """A peer that remembers a sequence number further above ours than this is not believed: none of
 our containers moved that often."""
-MAX_PEERS = 4096
+MAX_PEERS: Final = 4096
 
 
 class Hearsay:
@@ -89,7 +93,7 @@ class Hearsay:
         binding = self._table.live(key)
         if binding is None or binding.node != self._core.node or binding.sequence > sequence:
             return
-        if sequence > min(binding.sequence + MAX_LEAP, rpc.MAX_SEQUENCE - 1):
+        if sequence > min(binding.sequence + MAX_LEAP, MAX_SEQUENCE - 1):
             self._core.counters["sequence_refused"] += 1
         elif not self._rises.take(peer, now):
             self._core.counters["rpc_dropped.rate"] += 1
@@ -114,11 +118,11 @@ class Hearsay:
                 self._sync.tell(peer, key)
                 return
         vlan, ip = key
-        nobody = rpc.Withdraw([rpc.Gone(ip, min(held.sequence + 1, rpc.MAX_SEQUENCE), vlan)])
+        nobody = rpc.Withdraw([rpc.Gone(ip, min(held.sequence + 1, MAX_SEQUENCE), vlan)])
         taken = binding is not None and binding.alive
         if (
             taken
-            or held.sequence > rpc.MAX_SEQUENCE - MAX_LEAP
+            or held.sequence > MAX_SEQUENCE - MAX_LEAP
             or self._ownership.refusal(self._core.node, key, held.mac)
         ):
             self._core.send(peer, nobody)

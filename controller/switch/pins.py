@@ -1,7 +1,8 @@
 """Where each MAC is, as tincan is told: so that a quiet container is never flooded for."""
 
+from controller.node.actions import Pin, Unpin
 from controller.node.node import Core
-from controller.packets.packets import Mac, NodeId, Pin, Unpin, Vlan
+from controller.packets.addresses import Mac, NodeId, Vlan
 from controller.switch.gateways import Gateways
 from controller.switch.table import Binding
 

@@ -8,8 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_address
 
-from controller.packets.packets import Ip, Mac, NodeId, Vlan
-from controller.switch.table import Key
+from controller.packets.addresses import Ip, Key, Mac, NodeId, Vlan
 
 Network = IPv4Network | IPv6Network
 

@@ -5,12 +5,14 @@ A holder on this bridge is asked with a frame; a holder elsewhere by its own nod
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Final
 
+from controller.node.actions import Inject, Pin
 from controller.node.node import Core
-from controller.packets.packets import Inject, Mac, NodeId, Pin, Vlan
+from controller.packets.addresses import Key, Mac, NodeId, Vlan
 from controller.packets.resolution import Neighbour, check, question
 from controller.switch import messages as rpc
-from controller.switch.table import Binding, Key
+from controller.switch.table import Binding
 
 Done = Callable[[bool, float], object]
 """Called once with whether the holder answered, and now."""
@@ -24,20 +26,20 @@ class Patience:
     end: float
 
 
-QUICK = Patience((0.0, 0.3), 0.6)
+QUICK: Final = Patience((0.0, 0.3), 0.6)
 """Somebody else wants the address now."""
-PATIENT = Patience((0.0, 1.0, 2.0), 3.0)
+PATIENT: Final = Patience((0.0, 1.0, 2.0), 3.0)
 """It has merely been quiet: RFC 4861's MAX_UNICAST_SOLICIT and RETRANS_TIMER."""
-REMOTE_ASKS = (0.0, 0.25, 0.5)
+REMOTE_ASKS: Final = (0.0, 0.25, 0.5)
 """When the request to another node is sent: a message may be lost."""
-REMOTE_END = 1.2
+REMOTE_END: Final = 1.2
 """When a node that is connected but says nothing counts as silent."""
 
-MIN_INTERVAL_S = 0.2
+MIN_INTERVAL_S: Final = 0.2
 """A holder that several want to hear from is asked no more often than this."""
-MAX_CHECKS = 1024
+MAX_CHECKS: Final = 1024
 """Holders being asked at a time, here and elsewhere each."""
-MAX_WAITERS = 32
+MAX_WAITERS: Final = 32
 """Parties waiting for one holder's answer."""
 
 

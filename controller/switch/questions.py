@@ -8,43 +8,48 @@ below, so that a scan of addresses costs the peers little and a known container 
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Final
 
 from controller.node.node import Core
 from controller.node.node import entry as entry_of
 from controller.node.timers import Bucket, Buckets
-from controller.packets.packets import Ip, Mac, NodeId
+from controller.packets.addresses import Ip, Key, Mac, NodeId
 from controller.packets.resolution import answer
 from controller.switch import messages as rpc
 from controller.switch.claims import CLAIM_S
 from controller.switch.reading import Question
-from controller.switch.table import Binding, Key
+from controller.switch.table import Binding
 
-RELAY_AFTER = (1.0, 1.0, 2.0, 4.0, 8.0, 10.0)
+RELAY_AFTER: Final = (1.0, 1.0, 2.0, 4.0, 8.0, 10.0)
 """The least time between relays of one question, the last one on and on. 0.9 of it counts: a
 kernel asks again after one second (RETRANS_TIMER), give or take its own timer."""
-RESEND_S = 0.3
+RESEND_S: Final = 0.3
 """A relayed question that is still open is sent once more, in case it was lost."""
-ASKER_S = 3.0
+ASKER_S: Final = 3.0
 """How long an asker waits: three tries, a second apart (mcast_solicit). A prober: its claim."""
-FORGET_S = 30.0
+FORGET_S: Final = 30.0
 """A question that nobody repeats is forgotten after this long."""
-MAX_QUESTIONS = 4096
-MAX_ASKERS = 16
+MAX_QUESTIONS: Final = 4096
+MAX_ASKERS: Final = 16
 """Askers of one question that are waiting at a time."""
-KNOWN_S = 2.0
+KNOWN_S: Final = 2.0
 """A container that has had its address for this long is known; a storm of invented senders is
 not, and shares what strangers get."""
-ASKER_RATE, ASKER_BURST = 20.0, 60.0
+ASKER_RATE: Final = 20.0
+ASKER_BURST: Final = 60.0
 """Relays a second for one known container."""
-KNOWN_RATE, KNOWN_BURST = 150.0, 300.0
+KNOWN_RATE: Final = 150.0
+KNOWN_BURST: Final = 300.0
 """Relays a second for all known containers together."""
-STRANGER_RATE, STRANGER_BURST = 50.0, 100.0
+STRANGER_RATE: Final = 50.0
+STRANGER_BURST: Final = 100.0
 """Relays a second for all strangers together."""
-PEER_RATE, PEER_BURST = 250.0, 500.0
+PEER_RATE: Final = 250.0
+PEER_BURST: Final = 500.0
 """Questions a second from one peer: what all of its containers may ask, and room."""
-INJECT_AFTER_S = 0.9
+INJECT_AFTER_S: Final = 0.9
 """The least time between two questions about one address on this bridge."""
-MAX_RECENT = 4096
+MAX_RECENT: Final = 4096
 """Questions from peers, and addresses asked for, that are remembered."""
 
 

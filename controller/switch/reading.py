@@ -14,22 +14,27 @@ an address elsewhere        its owner       quiet: an answer would make it give 
 from dataclasses import dataclass
 from enum import Enum
 
+from controller.packets.addresses import (
+    NO_IP4,
+    NO_IP6,
+    Ip,
+    Key,
+    Mac,
+    NodeId,
+    is_unicast,
+    usable_ip,
+    usable_mac,
+)
 from controller.packets.packets import (
     ARP_REQUEST,
     ND_REDIRECT,
     ND_ROUTER_ADVERTISEMENT,
-    NO_IP4,
-    NO_IP6,
     Arp,
-    Ip,
-    Mac,
     NeighbourAdvertisement,
     NeighbourSolicitation,
-    NodeId,
     RouterMessage,
 )
-from controller.switch.messages import usable_ip, usable_mac
-from controller.switch.table import Binding, Key
+from controller.switch.table import Binding
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +75,6 @@ class Reading:
     question: Question | None = None
     unicast: bool = False
     refused: str = ""
-
-
-def is_unicast(mac: Mac) -> bool:
-    return mac[1] in "02468ace"
 
 
 def read(packet: Arp | NeighbourSolicitation | NeighbourAdvertisement | RouterMessage) -> Reading:

@@ -16,10 +16,12 @@ goes the other way.
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
+from typing import Final
 
+from controller.node.actions import Report
 from controller.node.node import Core, name
 from controller.node.timers import Bucket, Buckets
-from controller.packets.packets import Ip, Mac, NodeId, Report, Vlan
+from controller.packets.addresses import Ip, Key, Mac, NodeId, Vlan
 from controller.packets.resolution import announcement
 from controller.switch.claims import Claims
 from controller.switch.conflicts import CONFLICT_S, Conflict, Duplicates
@@ -30,19 +32,20 @@ from controller.switch.prober import PATIENT, QUICK, Patience, Prober
 from controller.switch.questions import Questions
 from controller.switch.reading import Sighting
 from controller.switch.sync import Sync
-from controller.switch.table import CHANGES, Binding, Change, Key, Origin, Outcome
+from controller.switch.table import CHANGES, Binding, Change, Origin, Outcome
 
-LEARN_RATE, LEARN_BURST = 50.0, 512.0
+LEARN_RATE: Final = 50.0
+LEARN_BURST: Final = 512.0
 """New local bindings a second: forty containers that start at once, not a scan of senders."""
-MAX_CONTESTS = 1024
-MAX_REFUSALS = 1024
+MAX_CONTESTS: Final = 1024
+MAX_REFUSALS: Final = 1024
 """Nodes and reasons that are counted for ``status``."""
-MAX_FOLLOWED = 8
+MAX_FOLLOWED: Final = 8
 """Other addresses of a MAC that are looked after when one of them moves."""
-GIVEN_UP_S = 5.0
+GIVEN_UP_S: Final = 5.0
 """An address that another node has withdrawn for longer has not moved when it is used again. A
 contest ends with the holder's withdrawal, well within this time."""
-MAC_CLAIM_RATE = 0.5
+MAC_CLAIM_RATE: Final = 0.5
 """Looks a second into frames that carry one MAC from two places."""
 
 

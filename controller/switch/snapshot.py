@@ -3,7 +3,7 @@
 from typing import Any
 
 from controller.node.node import Core
-from controller.packets.packets import NodeId
+from controller.packets.addresses import NodeId
 from controller.switch.conflicts import Duplicates
 from controller.switch.gateways import Gateways
 from controller.switch.policy import Policy

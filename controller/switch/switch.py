@@ -10,25 +10,21 @@ time                                     tick, from ``deadline`` on
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
+from controller.node.actions import Action
 from controller.node.node import Core, entry
 from controller.node.timers import Bucket, Buckets
+from controller.packets.addresses import NO_IP6, Ip, Key, Mac, NodeId, Vlan
 from controller.packets.packets import (
-    NO_IP6,
-    Action,
     Arp,
     Captured,
     Echo,
     HostPacket,
-    Ip,
     LeaseRequest,
-    Mac,
     NeighbourAdvertisement,
     NeighbourSolicitation,
-    NodeId,
     RouterMessage,
-    Vlan,
 )
 from controller.packets.resolution import answer, question
 from controller.switch import messages as rpc
@@ -45,15 +41,17 @@ from controller.switch.reading import Question, Reading, Sighting, Verdict, deci
 from controller.switch.sightings import Ownership
 from controller.switch.snapshot import take
 from controller.switch.sync import Sync
-from controller.switch.table import Binding, Key, Origin, Outcome
+from controller.switch.table import Binding, Origin, Outcome
 
-RPC_RATE, RPC_BURST = 500.0, 1000.0
+RPC_RATE: Final = 500.0
+RPC_BURST: Final = 1000.0
 """Messages a second from one peer: a full table of 4096 entries takes 43."""
-STRAY_RATE, STRAY_BURST = 20.0, 50.0
+STRAY_RATE: Final = 20.0
+STRAY_BURST: Final = 50.0
 """Replies a second to askers that nobody has announced; they go to all peers."""
-FRESH_S = 5.0
+FRESH_S: Final = 5.0
 """A binding of ours that was heard this recently needs no check before a peer is told."""
-DOUBT_S = 5.0
+DOUBT_S: Final = 5.0
 """A binding of ours that has been quiet for longer is checked when somebody asks for it."""
 
 

@@ -8,25 +8,27 @@ and a lost message is repaired without acknowledgements.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 from controller.node.node import Core, entry, gone
 from controller.node.timers import Buckets
-from controller.packets.packets import NodeId
+from controller.packets.addresses import Key, NodeId
 from controller.switch import messages as rpc
-from controller.switch.table import Key
+from controller.switch.table import BUCKETS
 
-PACE_S = 0.05
+PACE_S: Final = 0.05
 """The least time between two messages of changes to one peer: 2,000 entries, 240 kB a second."""
-DIGEST_AFTER_S = 1.0
+DIGEST_AFTER_S: Final = 1.0
 """When a checksum follows the last change."""
-COMPARE_S = 60.0
+COMPARE_S: Final = 60.0
 """The period of checksums to everybody: some 10 bit/s a link."""
-REPAIR_S = 1.0
+REPAIR_S: Final = 1.0
 """The least time between two comparisons with a peer; doubled while they change nothing."""
-MAX_REPAIR_S = 600.0
-REPAIR_RATE, REPAIR_BURST = 1.0, 4.0
+MAX_REPAIR_S: Final = 600.0
+REPAIR_RATE: Final = 1.0
+REPAIR_BURST: Final = 4.0
 """Comparisons a second that a peer may ask of us."""
-MAX_PEERS = 4096
+MAX_PEERS: Final = 4096
 
 
 @dataclass(slots=True)
@@ -176,12 +178,12 @@ class Sync:
             self._core.counters["rpc_dropped.rate"] += 1
             return
         table = self._core.table
-        empty = "0" * (8 * rpc.BUCKETS)
+        empty = "0" * (8 * BUCKETS)
         own = table.checksums(self._core.node) or empty
         held = message.held or empty
         buckets = [
             number
-            for number in range(rpc.BUCKETS)
+            for number in range(BUCKETS)
             if own[8 * number : 8 * number + 8] != held[8 * number : 8 * number + 8]
         ]
         for binding in table.in_buckets(self._core.node, buckets):

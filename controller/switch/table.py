@@ -24,32 +24,35 @@ from array import array
 from collections.abc import Iterable, Iterator
 from enum import Enum
 from hashlib import blake2b
-from typing import NamedTuple, TypeAlias
+from typing import Final, NamedTuple
 
-from controller.packets.packets import Ip, Mac, NodeId, Vlan
-from controller.switch.messages import BUCKETS, MAX_SEQUENCE
+from controller.packets.addresses import Ip, Key, Mac, NodeId, Vlan
 
-Key: TypeAlias = tuple[Vlan, Ip]
+MAX_SEQUENCE: Final = 2**32 - 1
+"""RFC 7432 section 7.7: the sequence number of a move has 32 bits."""
+BUCKETS: Final = 64
+"""Parts that a node's entries are divided into for comparison."""
 
-MAX_BINDINGS = 131_072
+
+MAX_BINDINGS: Final = 131_072
 """Live bindings in all: 1,000 nodes of 100 containers, and room."""
-MAX_PER_NODE = 4096
+MAX_PER_NODE: Final = 4096
 """Live bindings of one node."""
-MAX_PER_MAC = 256
+MAX_PER_MAC: Final = 256
 """Addresses of one MAC: a router's aliases, not a scan."""
-MAX_TOMBSTONES = 16_384
+MAX_TOMBSTONES: Final = 16_384
 """Withdrawals remembered; the oldest goes first."""
-TOMBSTONE_S = 600.0
+TOMBSTONE_S: Final = 600.0
 """How long a withdrawal is remembered: longer than any queue holds a message."""
-REPROBE_S = 240.0
+REPROBE_S: Final = 240.0
 """Silence after which a local owner is asked. Below 300 s, the age at which a Linux bridge forgets
 a port's MAC: the answer renews that, too."""
-JITTER_S = 30.0
+JITTER_S: Final = 30.0
 """Local owners that were learned together are asked over this long a time (before REPROBE_S)."""
-CROWDED_S = 30.0
+CROWDED_S: Final = 30.0
 """The same silence while the node's share of the table is more than half full: addresses that
 nobody stands behind leave before they crowd out real ones."""
-RECHECK_S = 10.0
+RECHECK_S: Final = 10.0
 """When to name a binding again that was due and is still there."""
 
 
@@ -143,7 +146,7 @@ class Outcome(Enum):
     FULL = "full"  # a bound; nothing changed
 
 
-CHANGES = frozenset({Outcome.NEW, Outcome.MOVED, Outcome.UPDATED, Outcome.WITHDRAWN})
+CHANGES: Final = frozenset({Outcome.NEW, Outcome.MOVED, Outcome.UPDATED, Outcome.WITHDRAWN})
 
 
 class Change(NamedTuple):

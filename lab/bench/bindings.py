@@ -16,10 +16,11 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from statistics import median
 
-from controller.packets.packets import ARP_REQUEST, BROADCAST_MAC, ZERO_MAC, Arp, Mac, NodeId
+from controller.packets.addresses import BROADCAST_MAC, ZERO_MAC, Key, Mac, NodeId
+from controller.packets.packets import ARP_REQUEST, Arp
 from controller.switch.messages import Announce, Entry
 from controller.switch.switch import Switch
-from controller.switch.table import REPROBE_S, TOMBSTONE_S, Binding, Key, Table
+from controller.switch.table import REPROBE_S, TOMBSTONE_S, Binding, Table
 
 PASSES = 5
 SAMPLE = 2000  # operations timed in one pass; no more, so that a pass fits into a token bucket

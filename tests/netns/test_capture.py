@@ -19,12 +19,11 @@ from scapy.layers.l2 import Ether
 import controller.packets.decode  # noqa: F401 - loaded before any capture is opened: no waiting for it
 from controller.errors import SystemRefusal
 from controller.host.capture import PAUSE, READ_BUDGET, RELIEF, Capture
+from controller.packets.addresses import BROADCAST_MAC, ZERO_MAC
 from controller.packets.encode import build
 from controller.packets.packets import (
     ARP_REPLY,
     ARP_REQUEST,
-    BROADCAST_MAC,
-    ZERO_MAC,
     Arp,
     Captured,
     Echo,

@@ -15,7 +15,8 @@ from controller.signal.rendezvous.server import Rendezvous
 from controller.signal.websocket.messages import MAX_NETWORK_NAME
 
 DEFAULT_PORT: Final = 8765
-DEFAULT_STUN_PORT: Final = 3478  # RFC 8489 section 8.1
+DEFAULT_STUN_PORT: Final = 3478
+"""RFC 8489 section 8.1."""
 
 log = logging.getLogger(__name__)
 

@@ -7,9 +7,12 @@ import enum
 import ipaddress
 from collections import Counter
 from dataclasses import dataclass
+from typing import Final
 
-MAX_SOURCES = 4096  # addresses remembered by one table of buckets; the least recent is forgotten
-IPV6_SITE_BITS = 64  # one customer has at least a /64: counting single addresses counts nothing
+MAX_SOURCES: Final = 4096
+"""Addresses remembered by one table of buckets; the least recent is forgotten."""
+IPV6_SITE_BITS: Final = 64
+"""One customer has at least a /64: counting single addresses counts nothing."""
 
 
 def source_of(host: str) -> str:

@@ -25,8 +25,10 @@ from controller.signal.websocket.messages import NONCE_SIZE
 from controller.signal.websocket.transport import Channel, ChannelClosed, Listener
 from tincan.crypto.primitives import PrivateKey, random_bytes
 
-JOIN_TIMEOUT: Final = 10.0  # seconds from the challenge to a proven answer
-LOG_RATE: Final = 1.0  # lines a second that strangers can cause
+JOIN_TIMEOUT: Final = 10.0
+"""Seconds from the challenge to a proven answer."""
+LOG_RATE: Final = 1.0
+"""Lines a second that strangers can cause."""
 LOG_BURST: Final = 50.0
 
 log = logging.getLogger(__name__)

@@ -32,13 +32,19 @@ XOR_MAPPED_ADDRESS: Final = 0x0020
 FINGERPRINT: Final = 0x8028
 COMPREHENSION_OPTIONAL: Final = 0x8000
 FINGERPRINT_XOR: Final = 0x5354554E
-MAX_REQUEST: Final = 548  # bytes; what every IPv4 host must take (RFC 8489 section 6.1)
-MAX_UNKNOWN: Final = 4  # attribute types named in an error: it must not outgrow its request
+MAX_REQUEST: Final = 548
+"""Bytes; what every IPv4 host must take (RFC 8489 section 6.1)."""
+MAX_UNKNOWN: Final = 4
+"""Attribute types named in an error: it must not outgrow its request."""
 
-REQUESTS_PER_SECOND: Final = 20.0  # per address
-REQUESTS_BURST: Final = 100.0  # per address: several nodes behind one NAT gathering at once
-BATCH: Final = 64  # datagrams in one wake-up; the websockets want the loop too
-IP_PKTINFO: Final = 8  # linux/in.h; the socket module has it from Python 3.14 on only
+REQUESTS_PER_SECOND: Final = 20.0
+"""Per address."""
+REQUESTS_BURST: Final = 100.0
+"""Per address: several nodes behind one NAT gathering at once."""
+BATCH: Final = 64
+"""Datagrams in one wake-up; the websockets want the loop too."""
+IP_PKTINFO: Final = 8
+"""Linux/in.h; the socket module has it from Python 3.14 on only."""
 
 
 def answer(datagram: bytes, source: Address) -> bytes | None:

@@ -5,15 +5,22 @@ import random
 from collections.abc import Callable
 from typing import Final
 
-QUICK_DELAY: Final = 0.3  # seconds; everything is often started together: be there when it is up
-QUICK_TRIES: Final = 10  # so 3 s of that, then a rendezvous is gone for longer
+QUICK_DELAY: Final = 0.3
+"""In seconds: everything is often started together: be there when it is up."""
+QUICK_TRIES: Final = 10
+"""So 3 s of that, then a rendezvous is gone for longer."""
 GROWTH: Final = 2.0
-TROUBLE_CAP: Final = 30.0  # seconds between tries while it cannot be reached
-REFUSED_FIRST: Final = 1.0  # seconds; it said to come later (quota, full)
-UNWELCOME_FIRST: Final = 5.0  # seconds; only a person can change a wrong secret
+TROUBLE_CAP: Final = 30.0
+"""Seconds between tries while it cannot be reached."""
+REFUSED_FIRST: Final = 1.0
+"""In seconds: it said to come later (quota, full)."""
+UNWELCOME_FIRST: Final = 5.0
+"""In seconds: only a person can change a wrong secret."""
 UNWELCOME_CAP: Final = 300.0
-JITTER: Final = 0.25  # of the delay, either way: nodes of one outage must not return as one
-STABLE_AFTER: Final = 10.0  # seconds joined; less than that was no success
+JITTER: Final = 0.25
+"""Of the delay, either way: nodes of one outage must not return as one."""
+STABLE_AFTER: Final = 10.0
+"""Seconds joined; less than that was no success."""
 
 
 class Failure(enum.Enum):

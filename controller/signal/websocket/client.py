@@ -30,9 +30,12 @@ from controller.signal.websocket.presence import Phase, Presence, Renew, Transmi
 from controller.signal.websocket.transport import Channel, ChannelClosed, ConnectFailed, connect
 from tincan.crypto.primitives import PrivateKey
 
-JOIN_TIMEOUT: Final = 10.0  # seconds from an open websocket to the list of members
-PROBE_TIMEOUT: Final = 2.0  # seconds for a sign of life after a change of the network
-MAX_REMEMBERED_ERRORS: Final = 8  # texts logged during one outage, so that none is repeated
+JOIN_TIMEOUT: Final = 10.0
+"""Seconds from an open websocket to the list of members."""
+PROBE_TIMEOUT: Final = 2.0
+"""Seconds for a sign of life after a change of the network."""
+MAX_REMEMBERED_ERRORS: Final = 8
+"""Texts logged during one outage, so that none is repeated."""
 
 # What waiting a little does not cure, by the reason the rendezvous gives.
 UNWELCOME: Final = frozenset(

@@ -50,14 +50,22 @@ __all__ = [
 ]
 
 VERSION: Final = 1
-MAX_MESSAGE: Final = 64 * 1024  # bytes of one websocket message; what either side will buffer
-MAX_PAYLOAD: Final = 32 * 1024  # bytes of one node's words to another: an offer has about 2 KiB
-MAX_BODY: Final = MAX_PAYLOAD + 52  # sealed: nonce 12, session 16, sequence 8, tag 16
-MAX_CARD: Final = 512  # bytes; the rendezvous keeps one per member and repeats it to all others
-MAX_NETWORK_NAME: Final = 64  # characters
-PAGE_MEMBERS: Final = 50  # members in one message: 50 * (684 + 64 + 24 + keys) < MAX_MESSAGE
-NONCE_SIZE: Final = 32  # bytes of a challenge
-SESSION_SIZE: Final = 16  # bytes; random, so that no two sessions ever share one
+MAX_MESSAGE: Final = 64 * 1024
+"""Bytes of one websocket message; what either side will buffer."""
+MAX_PAYLOAD: Final = 32 * 1024
+"""Bytes of one node's words to another: an offer has about 2 KiB."""
+MAX_BODY: Final = MAX_PAYLOAD + 52
+"""Sealed: nonce 12, session 16, sequence 8, tag 16."""
+MAX_CARD: Final = 512
+"""Bytes; the rendezvous keeps one per member and repeats it to all others."""
+MAX_NETWORK_NAME: Final = 64
+"""Characters."""
+PAGE_MEMBERS: Final = 50
+"""Members in one message: 50 * (684 + 64 + 24 + keys) < MAX_MESSAGE."""
+NONCE_SIZE: Final = 32
+"""Bytes of a challenge."""
+SESSION_SIZE: Final = 16
+"""Bytes; random, so that no two sessions ever share one."""
 
 NodeId: TypeAlias = Annotated[str, Meta(pattern="^[0-9a-f]{64}$", min_length=64, max_length=64)]
 Key: TypeAlias = Annotated[bytes, Meta(min_length=32, max_length=32)]

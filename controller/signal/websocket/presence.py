@@ -34,9 +34,12 @@ from controller.signal.websocket import messages
 from controller.signal.websocket.messages import MAX_PAYLOAD, encode
 from tincan.crypto.primitives import NONCE_SIZE, PrivateKey, random_bytes
 
-MAX_PEERS: Final = 1024  # members remembered; a rendezvous of ours admits 256
-MAX_SENDER_SESSIONS: Final = 4096  # replay marks; when full, a new session of ours voids them all
-RENEW_AFTER: Final = 60.0  # seconds; a member that fills the marks cannot make us flap faster
+MAX_PEERS: Final = 1024
+"""Members remembered; a rendezvous of ours admits 256."""
+MAX_SENDER_SESSIONS: Final = 4096
+"""Replay marks; when full, a new session of ours voids them all."""
+RENEW_AFTER: Final = 60.0
+"""In seconds: a member that fills the marks cannot make us flap faster."""
 
 
 @dataclass(frozen=True, slots=True)

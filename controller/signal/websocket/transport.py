@@ -31,15 +31,24 @@ from websockets.protocol import State
 from controller.errors import one_line
 from controller.signal.websocket.messages import MAX_MESSAGE
 
-OPEN_TIMEOUT: Final = 10.0  # seconds for TCP, TLS and the HTTP upgrade together
-PING_INTERVAL: Final = 5.0  # seconds; a dead other side is noticed within interval + timeout
-PING_TIMEOUT: Final = 7.0  # seconds
-CLOSE_TIMEOUT: Final = 1.0  # seconds for a polite end; then the connection is cut
-QUEUE_BYTES: Final = 1 << 20  # waiting for one reader: an offer from each of 255 members, twice
-QUEUE_MESSAGES: Final = 2048  # the same, for small ones
-INCOMING_FRAMES: Final = 16  # received and not yet handled; then TCP pushes back
-WRITE_BUFFER: Final = 32 * 1024  # bytes handed to the kernel's queue ahead of time
-HAPPY_EYEBALLS: Final = 0.25  # seconds before the other address family is tried too (RFC 8305)
+OPEN_TIMEOUT: Final = 10.0
+"""Seconds for TCP, TLS and the HTTP upgrade together."""
+PING_INTERVAL: Final = 5.0
+"""In seconds: a dead other side is noticed within interval + timeout."""
+PING_TIMEOUT: Final = 7.0
+"""Seconds."""
+CLOSE_TIMEOUT: Final = 1.0
+"""Seconds for a polite end; then the connection is cut."""
+QUEUE_BYTES: Final = 1 << 20
+"""Waiting for one reader: an offer from each of 255 members, twice."""
+QUEUE_MESSAGES: Final = 2048
+"""The same, for small ones."""
+INCOMING_FRAMES: Final = 16
+"""Received and not yet handled; then TCP pushes back."""
+WRITE_BUFFER: Final = 32 * 1024
+"""Bytes handed to the kernel's queue ahead of time."""
+HAPPY_EYEBALLS: Final = 0.25
+"""Seconds before the other address family is tried too (RFC 8305)."""
 
 # The library logs a traceback for each peer that misbehaves. What matters of it is counted, and
 # our own errors do not pass through it.

@@ -31,13 +31,12 @@ from scapy.layers.l2 import ARP, Dot1Q, Ether
 from scapy.packet import Packet
 
 from controller.errors import MalformedFrame
+from controller.packets.addresses import BROADCAST_MAC, ZERO_MAC
 from controller.packets.decode import parse
 from controller.packets.encode import build
 from controller.packets.packets import (
     ARP_REPLY,
     ARP_REQUEST,
-    BROADCAST_MAC,
-    ZERO_MAC,
     Arp,
     Buildable,
     Echo,

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from controller.packets.packets import ARP_REPLY, ARP_REQUEST, NO_IP4, Arp, NeighbourAdvertisement
+from controller.packets.addresses import NO_IP4
+from controller.packets.packets import ARP_REPLY, ARP_REQUEST, Arp, NeighbourAdvertisement
 from controller.switch import messages as rpc
 from controller.switch.claims import CLAIM_S, MAX_CLAIMS, Claimed, Claims
 from tests.controller.switch.test_switch import FAMILIES, pair

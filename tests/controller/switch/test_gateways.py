@@ -1,10 +1,8 @@
 """Bridges that have the same address: each its own host's gateway, and nothing crosses."""
 
+from controller.packets.addresses import BROADCAST_MAC, NO_IP4, ZERO_MAC
 from controller.packets.packets import (
     ARP_REQUEST,
-    BROADCAST_MAC,
-    NO_IP4,
-    ZERO_MAC,
     Arp,
     Echo,
     HostPacket,

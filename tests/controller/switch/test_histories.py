@@ -4,7 +4,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from controller.packets.packets import Ip
+from controller.packets.addresses import Ip
 from tests.controller.switch.world import Container, World, mac
 
 NAMES = "abc"

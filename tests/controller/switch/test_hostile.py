@@ -5,25 +5,20 @@ from collections import Counter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from controller.node.actions import Action, Inject, NeverForward, Pin, Report, Send, Unpin
+from controller.packets.addresses import is_unicast, usable_ip, usable_mac
 from controller.packets.packets import (
-    Action,
     Arp,
     Captured,
     Echo,
     HostPacket,
-    Inject,
     NeighbourAdvertisement,
     NeighbourSolicitation,
-    NeverForward,
-    Pin,
-    Report,
     RouterMessage,
-    Send,
-    Unpin,
 )
 from controller.switch import messages as rpc
-from controller.switch.reading import is_unicast
 from controller.switch.switch import Switch
+from controller.switch.table import MAX_SEQUENCE
 from tests.controller.switch.test_messages import messages
 from tests.controller.switch.world import World, mac
 
@@ -63,9 +58,9 @@ packets: st.SearchStrategy[Captured] = st.one_of(
 )
 entries = st.builds(
     rpc.Entry,
-    few_ip4.filter(rpc.usable_ip) | few_ip6.filter(rpc.usable_ip),
-    few_macs.filter(rpc.usable_mac),
-    st.integers(0, 5) | st.just(rpc.MAX_SEQUENCE),
+    few_ip4.filter(usable_ip) | few_ip6.filter(usable_ip),
+    few_macs.filter(usable_mac),
+    st.integers(0, 5) | st.just(MAX_SEQUENCE),
     vlans,
 )
 talk: st.SearchStrategy[rpc.Message] = st.one_of(
@@ -76,9 +71,9 @@ talk: st.SearchStrategy[rpc.Message] = st.one_of(
     st.builds(
         rpc.ArpRequest,
         st.integers(0, 9),
-        few_ip4.filter(rpc.usable_ip),
+        few_ip4.filter(usable_ip),
         asker=st.none() | entries,
-        prober=st.none() | few_macs.filter(rpc.usable_mac),
+        prober=st.none() | few_macs.filter(usable_mac),
     ),
     st.builds(rpc.Probed, st.integers(0, 20), st.booleans()),
 )
@@ -89,7 +84,7 @@ events = st.one_of(
     st.tuples(st.just("local_port_gone"), few_macs, vlans),
     st.tuples(st.just("mac_claimed"), few_macs, vlans, st.none() | st.sampled_from(PEERS)),
     st.tuples(st.just("bridge_addresses"), st.sets(st.tuples(few_ip4 | few_ip6, few_macs))),
-    st.tuples(st.just("clear"), few_ip4.filter(rpc.usable_ip)),
+    st.tuples(st.just("clear"), few_ip4.filter(usable_ip)),
     st.tuples(st.just("tick")),
 )
 
@@ -123,16 +118,16 @@ def test_nothing_is_raised_and_nothing_unsound_is_said(
                 case Unpin(address, vlan):
                     del pinned[vlan, address]
                 case NeverForward(macs, ips):
-                    assert all(map(rpc.usable_mac, macs))
-                    assert all(map(rpc.usable_ip, ips))
+                    assert all(map(usable_mac, macs))
+                    assert all(map(usable_ip, ips))
                 case Report(level, text):
                     assert level in ("INFO", "WARNING")
                     assert text.isprintable()
         for binding in switch.snapshot(now)["bindings"]:
             at = pinned[binding["vlan"], binding["mac"]]
             assert at is None or at in PEERS
-            assert rpc.usable_ip(binding["ip"])
-            assert rpc.usable_mac(binding["mac"])
+            assert usable_ip(binding["ip"])
+            assert usable_mac(binding["mac"])
 
 
 def test_invented_names_do_not_fill_the_log() -> None:

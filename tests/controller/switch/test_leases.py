@@ -9,10 +9,12 @@ from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import Ether
 
 from controller.errors import MalformedFrame
+from controller.node.actions import Inject
 from controller.packets import filters as bpf
+from controller.packets.addresses import NO_IP4
 from controller.packets.decode import parse
 from controller.packets.encode import build
-from controller.packets.packets import ARP_REPLY, ARP_REQUEST, NO_IP4, Arp, Inject, LeaseRequest
+from controller.packets.packets import ARP_REPLY, ARP_REQUEST, Arp, LeaseRequest
 from controller.switch.claims import CLAIM_S
 from controller.switch.leases import ASK_AFTER, MAX_FOLLOWED
 from controller.switch.switch import Switch

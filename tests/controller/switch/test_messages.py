@@ -8,7 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from controller.errors import RpcError
+from controller.packets.addresses import usable_ip, usable_mac
 from controller.switch import messages as rpc
+from controller.switch.table import BUCKETS, MAX_SEQUENCE
 
 macs = (
     st.integers(1, 2**47 - 1)
@@ -17,11 +19,11 @@ macs = (
             f"{b:02x}" for b in (n << 1 & 0xFE0000000000 | n & 0xFFFFFFFFFF).to_bytes(6)
         )
     )
-    .filter(rpc.usable_mac)
+    .filter(usable_mac)
 )
-ips = st.one_of(st.ip_addresses(v=4), st.ip_addresses(v=6)).map(str).filter(rpc.usable_ip)
+ips = st.one_of(st.ip_addresses(v=4), st.ip_addresses(v=6)).map(str).filter(usable_ip)
 vlans = st.integers(0, 4094)
-sequences = st.integers(0, rpc.MAX_SEQUENCE)
+sequences = st.integers(0, MAX_SEQUENCE)
 entries = st.builds(rpc.Entry, ips, macs, sequences, vlans, st.booleans())
 departures = st.builds(rpc.Gone, ips, sequences, vlans)
 addresses = st.builds(rpc.Address, ips, macs)
@@ -43,8 +45,8 @@ messages: st.SearchStrategy[rpc.Message] = st.one_of(
     st.builds(rpc.Withdraw, st.lists(departures, max_size=rpc.MAX_ENTRIES)),
     st.builds(rpc.Stale, st.lists(departures, max_size=rpc.MAX_ENTRIES)),
     st.builds(rpc.Digest, checksums),
-    st.builds(rpc.Compare, st.sampled_from(["", "0123456789abcdef" * (rpc.BUCKETS // 2)])),
-    st.builds(rpc.Differ, st.lists(st.integers(0, rpc.BUCKETS - 1), max_size=rpc.BUCKETS)),
+    st.builds(rpc.Compare, st.sampled_from(["", "0123456789abcdef" * (BUCKETS // 2)])),
+    st.builds(rpc.Differ, st.lists(st.integers(0, BUCKETS - 1), max_size=BUCKETS)),
     st.builds(rpc.Fetch, st.lists(entries, max_size=rpc.MAX_ENTRIES)),
     st.builds(rpc.Probe, ids, ips, macs, vlans, st.none() | macs),
     st.builds(rpc.Probed, ids, st.booleans()),
@@ -63,7 +65,7 @@ def test_what_is_said_arrives(message: rpc.Message) -> None:
 
 def test_the_longest_message_fits() -> None:
     longest = rpc.Entry("fd00:1111:2222:3333:4444:5555:6666:7777", "a" * 2, 0)
-    entry = rpc.Entry(longest.ip, "00:16:3e:00:00:05", rpc.MAX_SEQUENCE, 4094, True)
+    entry = rpc.Entry(longest.ip, "00:16:3e:00:00:05", MAX_SEQUENCE, 4094, True)
     data = rpc.encode(rpc.Announce([entry] * rpc.MAX_ENTRIES))
     assert len(data) < rpc.MAX_RPC
     assert rpc.decode(data)
@@ -109,8 +111,8 @@ ENTRY = {"ip": "10.0.3.5", "mac": MAC, "sequence": 0}
         of(m="digest", own="0" * 16 + "\n"),
         of(m="digest", own="0" * 16, more=1),
         of(m="compare", held="0" * 8),
-        of(m="differ", buckets=[rpc.BUCKETS]),
-        of(m="differ", buckets=[0] * (rpc.BUCKETS + 1)),
+        of(m="differ", buckets=[BUCKETS]),
+        of(m="differ", buckets=[0] * (BUCKETS + 1)),
         of(m="claim", ip="10.0.3.5", mac=MAC.upper()),
         of(m="claim", ip="10.0.3.5", mac="01:00:5e:00:00:01"),
         of(m="claim", ip="10.0.3.5", mac="00:00:00:00:00:00"),
@@ -141,7 +143,7 @@ ENTRY = {"ip": "10.0.3.5", "mac": MAC, "sequence": 0}
             )
         ),
         of(m="announce", entries=[ENTRY | {"sequence": -1}]),
-        of(m="announce", entries=[ENTRY | {"sequence": rpc.MAX_SEQUENCE + 1}]),
+        of(m="announce", entries=[ENTRY | {"sequence": MAX_SEQUENCE + 1}]),
         of(m="announce", entries=[ENTRY | {"sequence": 1.5}]),
         of(m="announce", entries=[ENTRY | {"node": "00"}]),
         of(m="announce", entries=[ENTRY] * (rpc.MAX_ENTRIES + 1)),

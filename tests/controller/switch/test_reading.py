@@ -2,12 +2,10 @@
 
 import pytest
 
+from controller.packets.addresses import BROADCAST_MAC, NO_IP4, ZERO_MAC
 from controller.packets.packets import (
     ARP_REPLY,
     ARP_REQUEST,
-    BROADCAST_MAC,
-    NO_IP4,
-    ZERO_MAC,
     Arp,
     NeighbourAdvertisement,
     NeighbourSolicitation,

@@ -2,14 +2,9 @@
 
 import pytest
 
-from controller.packets.packets import (
-    ARP_REQUEST,
-    BROADCAST_MAC,
-    ZERO_MAC,
-    Arp,
-    Inject,
-    NeighbourAdvertisement,
-)
+from controller.node.actions import Inject
+from controller.packets.addresses import BROADCAST_MAC, ZERO_MAC
+from controller.packets.packets import ARP_REQUEST, Arp, NeighbourAdvertisement
 from controller.switch import messages as rpc
 from controller.switch.conflicts import CONFLICT_S, MOVES, QUIET_S
 from tests.controller.switch.world import Container, World, mac

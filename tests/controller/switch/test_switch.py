@@ -2,11 +2,10 @@
 
 import pytest
 
+from controller.packets.addresses import ALL_NODES_MAC, BROADCAST_MAC
 from controller.packets.packets import (
-    ALL_NODES_MAC,
     ARP_REPLY,
     ARP_REQUEST,
-    BROADCAST_MAC,
     Arp,
     NeighbourAdvertisement,
     NeighbourSolicitation,

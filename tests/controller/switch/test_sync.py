@@ -2,11 +2,11 @@
 
 import pytest
 
-from controller.packets.packets import Send
+from controller.node.actions import Send
 from controller.packets.resolution import announcement
 from controller.switch import messages as rpc
 from controller.switch.sync import COMPARE_S
-from controller.switch.table import MAX_PER_NODE, Binding
+from controller.switch.table import MAX_PER_NODE, MAX_SEQUENCE, Binding
 from tests.controller.switch.world import Host, World, mac
 
 
@@ -207,7 +207,7 @@ def test_a_hint_from_nowhere_moves_no_sequence_number() -> None:
     world = World("ab").link()
     populate(world.a, 1, 1000)
     world.run(5)
-    hint = rpc.Stale([rpc.Gone(world.a.containers[0].ips[0], rpc.MAX_SEQUENCE)])
+    hint = rpc.Stale([rpc.Gone(world.a.containers[0].ips[0], MAX_SEQUENCE)])
     world.a.do(world.a.switch.received(world.b.node, hint, world.now))
     assert world.a.counters["sequence_refused"] == 1
     world.run(5)

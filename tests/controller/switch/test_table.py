@@ -7,19 +7,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from controller.packets.addresses import Key
 from controller.switch import messages as rpc
 from controller.switch import table as bindings
 from controller.switch.table import (
+    BUCKETS,
     CROWDED_S,
     JITTER_S,
     MAX_PER_MAC,
     MAX_PER_NODE,
+    MAX_SEQUENCE,
     MAX_TOMBSTONES,
     RECHECK_S,
     REPROBE_S,
     TOMBSTONE_S,
     Binding,
-    Key,
     Origin,
     Outcome,
     Table,
@@ -103,10 +105,10 @@ def test_a_changed_router_flag_is_an_update() -> None:
 
 def test_the_number_ends_where_the_wire_does() -> None:
     table = Table(ME)
-    table.offer(said(B, rpc.MAX_SEQUENCE))
+    table.offer(said(B, MAX_SEQUENCE))
     change = table.learn(KEY, mac(7), 0.0)
     assert change.new is not None
-    assert change.new.sequence == rpc.MAX_SEQUENCE
+    assert change.new.sequence == MAX_SEQUENCE
     assert rpc.decode(rpc.encode(rpc.Announce([rpc.Entry(KEY[1], mac(7), change.new.sequence)])))
 
 
@@ -160,7 +162,7 @@ def add_up(table: Table) -> None:
             total ^= b.checksum
         assert table.checksum(node) == f"{total:016x}"
         assert bool(table.checksums(node)) == bool(owned)
-        buckets = table.in_buckets(node, range(rpc.BUCKETS))
+        buckets = table.in_buckets(node, range(BUCKETS))
         assert {b.key for b in buckets} == {b.key for b in owned}
     for b in live:
         assert b in table.of_mac(b.vlan, b.mac)
@@ -208,7 +210,7 @@ def test_equal_tables_have_equal_checksums_and_others_do_not() -> None:
     mine.learn((0, "10.0.3.5"), mac(9), 1.0)
     differing = [
         n
-        for n in range(rpc.BUCKETS)
+        for n in range(BUCKETS)
         if mine.checksums(B)[8 * n : 8 * n + 8] != theirs.checksums(B)[8 * n : 8 * n + 8]
     ]
     assert 1 <= len(differing) <= 2

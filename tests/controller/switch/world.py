@@ -12,31 +12,28 @@ from dataclasses import dataclass, field
 from functools import partial
 from random import Random
 
-from controller.packets.packets import (
-    ARP_REPLY,
-    ARP_REQUEST,
+from controller.node.actions import Action, Inject, NeverForward, Pin, Report, Send, Unpin
+from controller.packets.addresses import (
     NO_IP4,
     NO_IP6,
     ZERO_MAC,
-    Action,
-    Arp,
-    Buildable,
-    Inject,
     Ip,
     Mac,
+    NodeId,
+    is_unicast,
+    link_local,
+)
+from controller.packets.packets import (
+    ARP_REPLY,
+    ARP_REQUEST,
+    Arp,
+    Buildable,
     NeighbourAdvertisement,
     NeighbourSolicitation,
-    NeverForward,
-    NodeId,
-    Pin,
-    Report,
-    Send,
-    Unpin,
 )
-from controller.packets.resolution import Neighbour, announcement, link_local, question
+from controller.packets.resolution import Neighbour, announcement, question
 from controller.switch import messages as rpc
 from controller.switch.policy import Policy
-from controller.switch.reading import is_unicast
 from controller.switch.switch import Switch
 from controller.switch.table import Binding
 
