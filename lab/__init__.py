@@ -20,7 +20,7 @@ See host.Host, container.Container, network.Uplink (host.uplink) and processes f
 """
 
 from lab.capture import Capture, Frame
-from lab.container import Container, LxcContainer, NetnsContainer, Ping
+from lab.container import Container, Home, LxcContainer, NetnsContainer, Ping
 from lab.errors import CommandFailed, LabError
 from lab.host import Host
 from lab.namespace import Namespace, Place
@@ -35,6 +35,7 @@ __all__ = [
     "Controller",
     "Coturn",
     "Frame",
+    "Home",
     "Host",
     "Lab",
     "LabError",

@@ -12,13 +12,11 @@ import subprocess
 import time
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from pathlib import Path
+from typing import Any, Literal
 
 from lab.errors import CommandFailed, LabError
 from lab.namespace import Namespace, Place
-
-if TYPE_CHECKING:
-    from lab.host import Host
 
 Kind = Literal["netns", "lxc"]
 
@@ -60,13 +58,26 @@ class Ping:
         return cls(sent, received, duplicates, rtts, output)
 
 
+class Home(Namespace):
+    """A namespace in which containers and programs live: its one kind is `lab.host.Host`."""
+
+    address: str
+    """The address of the bridge, without prefix length: the containers' gateway."""
+    containers: dict[str, Container]
+    """The containers that run here, by name."""
+
+    @abstractmethod
+    def log_file(self, program: str) -> Path:
+        """Return a new log file's name for `program`, outside the host."""
+
+
 class Container(Place):
     """A machine plugged into `host`'s bridge by its interface eth0; `port` is the bridge's side.
 
     `run`, `popen`, `socket` and `capture` act in its network with the host's own programs.
     """
 
-    host: Host
+    host: Home
     port: str
     kind: Kind
 
@@ -198,7 +209,7 @@ class NetnsContainer(Container, Namespace):
 
     def __init__(
         self,
-        host: Host,
+        host: Home,
         name: str,
         *,
         ip: str | None,
@@ -251,7 +262,7 @@ class LxcContainer(Container):
 
     def __init__(
         self,
-        host: Host,
+        host: Home,
         name: str,
         *,
         ip: str | None,

@@ -15,9 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
-from lab.container import Container, Kind, LxcContainer, NetnsContainer
+from lab.container import Container, Home, Kind, LxcContainer, NetnsContainer
 from lab.errors import LabError
-from lab.namespace import Namespace
 from lab.network import Network, Uplink
 from lab.processes import Controller, Coturn, Rendezvous
 
@@ -69,7 +68,7 @@ def program_names(command_line: bytes) -> set[str]:
     return names
 
 
-class Host(Namespace):
+class Host(Home):
     """A host named `name` on `network`; `index` tells it from others with lxc-net, from 1.
 
     `logs` is a directory outside, where its processes' logs go. `lxc_net` are settings for
@@ -175,7 +174,7 @@ class Host(Namespace):
     # The product's processes, and coturn
 
     def log_file(self, program: str) -> Path:
-        """A new log file's name for `program`, outside the host."""
+        """Return a new log file's name for `program`, outside the host."""
         return self.logs / f"{self.name}-{program}-{next(self._serial)}.log"
 
     def controller(self, config: dict[str, Any] | None = None, **keys: Any) -> Controller:

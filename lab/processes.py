@@ -9,14 +9,12 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from controller.errors import ControllerError
 from controller.operator.protocol import call
+from lab.container import Home
 from lab.errors import CommandFailed, LabError
-
-if TYPE_CHECKING:
-    from lab.host import Host
 
 POLL = 0.03  # s
 
@@ -36,7 +34,7 @@ class Process:
 
     program: str
 
-    def __init__(self, host: Host, command: list[str]) -> None:
+    def __init__(self, host: Home, command: list[str]) -> None:
         self.host = host
         self.command = command
         self.start()
@@ -107,7 +105,7 @@ class Controller(Process):
 
     program = "controller"
 
-    def __init__(self, host: Host, config: dict[str, Any]) -> None:
+    def __init__(self, host: Home, config: dict[str, Any]) -> None:
         # A host may run several controllers, for several networks.
         self.file = f"/run/controller-{config.get('network', 'none')}.json"
         self.host = host
@@ -199,7 +197,7 @@ class Rendezvous(Process):
 
     program = "rendezvous"
 
-    def __init__(self, host: Host, address: str, port: int, stun_port: int) -> None:
+    def __init__(self, host: Home, address: str, port: int, stun_port: int) -> None:
         bracketed = f"[{address}]" if ":" in address else address
         self.url = f"ws://{bracketed}:{port}"
         self.stun = f"{bracketed}:{stun_port}"
@@ -224,7 +222,7 @@ class Coturn(Process):
 
     program = "turnserver"
 
-    def __init__(self, host: Host, address: str, port: int, user: str, password: str) -> None:
+    def __init__(self, host: Home, address: str, port: int, user: str, password: str) -> None:
         bracketed = f"[{address}]" if ":" in address else address
         self.address = address
         self.port = port

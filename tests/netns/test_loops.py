@@ -6,10 +6,11 @@ import itertools
 import socket
 import time
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import ExitStack
 
 from controller.loops.machine import HOLD
-from lab import Controller, Host, Lab, Segment, wait_until
+from lab import Controller, Home, Host, Lab, Segment, wait_until
 from lab.bench.storm import storm
 from lab.layouts import Hosts, build
 
@@ -24,7 +25,7 @@ class Shared:
         self.segment: Segment = lab.segment("shared", prefix4=None)
         self._ports: dict[str, str] = {}
 
-    def plug(self, host: Host) -> None:
+    def plug(self, host: Home) -> None:
         """Make a port of this LAN one of `host`'s bridge, or put the cable back."""
         port = self._ports.get(host.name)
         if port is None:
@@ -36,7 +37,7 @@ class Shared:
             host.run("ip link set lan1 master lxcbr0 up")
         self.segment.run(["ip", "link", "set", port, "up"])
 
-    def pull(self, host: Host) -> None:
+    def pull(self, host: Home) -> None:
         """Take the cable out."""
         self.segment.run(["ip", "link", "set", self._ports[host.name], "down"])
 
@@ -59,7 +60,7 @@ def wait_blocked(wanted: dict[Controller, bool], timeout: float) -> float:
     )
 
 
-def frames_of_one_broadcast(hosts: list[Host], sender: Host) -> Counter[str]:
+def frames_of_one_broadcast(hosts: Sequence[Home], sender: Home) -> Counter[str]:
     """Send one broadcast from `sender`'s container; how often does each container get it?"""
     with ExitStack() as stack:
         captures = {
