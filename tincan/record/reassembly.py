@@ -7,12 +7,17 @@ from typing import Final, TypeAlias
 from tincan.record.layout import MAX_RECORD
 from tincan.record.parity import restored
 
-MAX_PARTIAL: Final = 64  # records in pieces at a time, over all peers
+MAX_PARTIAL: Final = 64
+"""Records in pieces at a time, over all peers."""
 MAX_BYTES: Final = 4 << 20
-MAX_AGE: Final = 1.0  # s; longer than any reordering
+"""Bytes of all of them."""
+MAX_AGE: Final = 1.0
+"""Seconds that the first piece waits for the last: longer than any reordering."""
 
-Key: TypeAlias = tuple[int, int]  # receiver index, record counter
-Whole: TypeAlias = tuple[bytes, bool]  # a ciphertext; whether it took the parity to complete it
+Key: TypeAlias = tuple[int, int]
+"""A record: receiver index, record counter."""
+Whole: TypeAlias = tuple[bytes, bool]
+"""A ciphertext; whether it took the parity to complete it."""
 
 
 @dataclass(slots=True)
@@ -35,8 +40,10 @@ class Reassembly:
         self._counters = counters
 
     def add(self, key: Key, index: int, count: int, body: bytes, now: float) -> Whole | None:
-        """Take a fragment, or the parity (``index`` = ``count``); return the record when this was
-        the last one needed."""
+        """Take a fragment, or the parity (``index`` = ``count``).
+
+        Return the record when this was the last one needed, else None.
+        """
         partial = self._partial.get(key)
         if partial is None:
             self.expire(now)
@@ -73,15 +80,17 @@ class Reassembly:
         return b"".join(pieces[i] for i in range(count)), restoring
 
     def was_late(self, key: Key, index: int) -> bool:
-        """Whether this fragment was not lost, as it seemed when its record was restored without it.
-        Tell but once."""
+        """Return whether this fragment's record was restored without it: it was late, not lost.
+
+        Say so once for each fragment.
+        """
         if self._restored.get(key) != index:
             return False
         del self._restored[key]
         return True
 
     def __contains__(self, key: Key) -> bool:
-        """Whether pieces of this record wait here."""
+        """Return whether pieces of this record wait here."""
         return key in self._partial
 
     def expire(self, now: float) -> None:
