@@ -40,13 +40,15 @@ _HANDSHAKES: Final = frozenset({HANDSHAKE_INIT, HANDSHAKE_RESPONSE})
 class Demux:
     """Takes datagrams one by one. ``keys``: those of ingress; ``open_record``: its last step.
 
-    An ``address`` is that of the sender, None if unknown.
+    ``partial``: the records of which pieces wait here. An ``address`` is that of the sender, None
+    if unknown.
     """
 
     def __init__(
         self, keys: dict[int, OpeningKey], open_record: Open, counters: Counter[str]
     ) -> None:
-        self.reassembly = Reassembly(counters)
+        self._reassembly = Reassembly(counters)
+        self.partial = self._reassembly.partial
         self._keys = keys
         self._open = open_record
         self._counters = counters
@@ -119,7 +121,7 @@ class Demux:
             self._counters["parities_spare"] += 1
             return
         if not window.check(counter):
-            if self.reassembly.was_late(key, index):
+            if self._reassembly.was_late(key, index):
                 self._counters["datagrams_late"] += 1
                 window.restored -= 1
             else:
@@ -127,7 +129,7 @@ class Demux:
             return
         restored, came = False, window.count
         if count > 1:
-            found = self.reassembly.add(key, index, count, body, now)
+            found = self._reassembly.add(key, index, count, body, now)
             if found is None:
                 return
             body, restored = found
@@ -141,4 +143,4 @@ class Demux:
 
     def is_spare(self, receiver: int, counter: int) -> bool:
         """Return whether no fragment waits in reassembly for this parity of a key of ours."""
-        return receiver in self._keys and (receiver, counter) not in self.reassembly
+        return receiver in self._keys and (receiver, counter) not in self.partial

@@ -217,7 +217,7 @@ class Ingress:
             receiver in self.keys
             and (count - 1) * slots.size < MAX_RECORD
             and count <= slots.last_start + 1
-            and (receiver, counter) not in self._demux.reassembly
+            and (receiver, counter) not in self._demux.partial
         )
 
     def _make_room(self, port: Port, slots: Slots) -> int:

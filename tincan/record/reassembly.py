@@ -31,10 +31,13 @@ class Partial:
 
 
 class Reassembly:
-    """Collects fragments until a record is whole; the oldest gives way when bounds are reached."""
+    """Collects fragments until a record is whole; the oldest gives way when bounds are reached.
+
+    ``partial``: what waits, in order of birth; for others to look whether a record is in it.
+    """
 
     def __init__(self, counters: Counter[str]) -> None:
-        self._partial: dict[Key, Partial] = {}  # in order of birth
+        self.partial: dict[Key, Partial] = {}
         self._bytes = 0
         self._restored: dict[Key, int] = {}  # and which of its fragments was not needed
         self._counters = counters
@@ -44,12 +47,12 @@ class Reassembly:
 
         Return the record when this was the last one needed, else None.
         """
-        partial = self._partial.get(key)
+        partial = self.partial.get(key)
         if partial is None:
             self.expire(now)
-            if len(self._partial) >= MAX_PARTIAL:
-                self._drop(next(iter(self._partial)))
-            partial = self._partial[key] = Partial(count, now)
+            if len(self.partial) >= MAX_PARTIAL:
+                self._drop(next(iter(self.partial)))
+            partial = self.partial[key] = Partial(count, now)
         if count != partial.count or index > count or index in partial.pieces:
             self._counters["datagrams_dropped.fragment_refused"] += 1
             return None
@@ -61,9 +64,9 @@ class Reassembly:
             return None
         if len(partial.pieces) < count:
             while self._bytes > MAX_BYTES:
-                self._drop(next(iter(self._partial)))
+                self._drop(next(iter(self.partial)))
             return None
-        del self._partial[key]
+        del self.partial[key]
         self._bytes -= partial.size
         pieces = partial.pieces
         restoring = count in pieces
@@ -89,19 +92,15 @@ class Reassembly:
         del self._restored[key]
         return True
 
-    def __contains__(self, key: Key) -> bool:
-        """Return whether pieces of this record wait here."""
-        return key in self._partial
-
     def expire(self, now: float) -> None:
         """Give up records that have waited too long."""
-        while self._partial:
-            key = next(iter(self._partial))
-            if now - self._partial[key].born <= MAX_AGE:
+        while self.partial:
+            key = next(iter(self.partial))
+            if now - self.partial[key].born <= MAX_AGE:
                 break
             self._drop(key)
 
     def _drop(self, key: Key) -> None:
-        partial = self._partial.pop(key)
+        partial = self.partial.pop(key)
         self._bytes -= partial.size
         self._counters["records_dropped.incomplete"] += 1
