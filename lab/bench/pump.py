@@ -50,7 +50,7 @@ def run(name: str, seconds: float) -> None:
     print(
         f"{name:28} {sending / wakes * 1e6:7.1f} us out {receiving / wakes * 1e6:7.1f} us in  "
         f"{count / (sending + receiving):9.0f} frames/s "
-        f"{two.tap.bytes * 8 / (sending + receiving) / 1e9:6.2f} Gbit/s"
+        f"{two.tap.total * 8 / (sending + receiving) / 1e9:6.2f} Gbit/s"
         + (f"  LOST {lost} {dict(two.counters)}" if lost else "")
     )
     one.close()

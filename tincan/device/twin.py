@@ -25,32 +25,41 @@ class Twin:
         self.keep = keep
         self.written: list[bytes] = []
         """What was written, as it came, if ``keep`` is set."""
-        self.frames = self.bytes = 0
-        """How many frames were written, and their bytes without virtio headers."""
+        self.frames = 0
+        """How many frames were written."""
         self.broken = False
         """Whether a read fails for another reason than that nothing waits."""
         self.filters: list[bytes | None] = []
         """The BPF programs that were set, in order."""
         self.drops = 0
         """What ``dropped`` returns."""
-        self._vnet = VNET_SIZE if self.offloads.vnet_hdr else 0
+        self._skip = 0 if self.offloads.vnet_hdr else VNET_SIZE
+        self._taken = 0  # bytes written
         self.write = guarded(self._take)
 
     def read(self, _: int, address: int, size: int) -> int:
         """Copy the next frame to ``address``; return its size, or -1 if none waits."""
         if not self.waiting:
             return -1
-        frame = self.waiting.pop(0)[VNET_SIZE - self._vnet :]
+        frame = self.waiting.pop(0)
+        if self._skip:
+            frame = frame[self._skip :]
         assert len(frame) <= size, "the frame does not fit"
         ctypes.memmove(address, frame, len(frame))
         return len(frame)
 
     def _take(self, item: memoryview) -> int:
         self.frames += 1
-        self.bytes += len(item) - self._vnet
+        size = len(item)
+        self._taken += size
         if self.keep:
             self.written.append(bytes(item))
-        return len(item)
+        return size
+
+    @property
+    def total(self) -> int:
+        """The bytes of all frames that were written, without virtio headers."""
+        return self._taken - self.frames * (VNET_SIZE - self._skip)
 
     def refused(self) -> bool:
         """Return whether the last ``read`` failed though it did not have to wait."""
