@@ -16,17 +16,22 @@ from pathlib import Path
 from typing import Any, Final
 
 from tincan.control import messages as api
+from tincan.control.describe import describe
 from tincan.control.server import ApiServer, Handler
 from tincan.crypto.primitives import PrivateKey
-from tincan.device.tap import Offloads, Tap, open_tap
+from tincan.device.device import Offloads
+from tincan.device.tap import Tap, open_tap
+from tincan.device.vnet import NO_VNET
 from tincan.errors import ApiError, SystemRefusal
 from tincan.link.link import Link
-from tincan.link.links import Links, describe
+from tincan.link.links import Identity, Links
+from tincan.path.description import TurnServer
+from tincan.path.path import Path as LinkPath
 from tincan.pump import loop
 from tincan.pump.gate import Gate
 from tincan.pump.loop import HotSelector
 from tincan.pump.pump import Pump
-from tincan.record.layout import VNET_SIZE
+from tincan.record.pages import Pool
 from tincan.switching.frame import BEACON, MAC_SIZE, Kind, NeverForward
 from tincan.switching.policy import Policy
 from tincan.switching.table import LOCAL, MAX_LEARNED, Local
@@ -57,9 +62,10 @@ class Tincan:
         self._loop = asyncio.get_running_loop()
         self._policy: Policy[Link] = Policy(self.counters, self._claimed)
         self._tap: Tap | None = None
-        self._pump: Pump | None = None
-        self._gate: Gate | None = None
-        self._links = Links(self._policy, self.counters, events=self)
+        self._pump: Pump[Link] | None = None
+        self._gate: Gate[Link] | None = None
+        self._pool = Pool()
+        self._links = Links(self._policy, self.counters, events=self, pool=self._pool)
         self._last_heartbeat = self._loop.time()
         self._capturing = False
         self._claims: dict[tuple[bytes, int], float] = {}
@@ -93,7 +99,8 @@ class Tincan:
     # -- the controller
 
     async def _hello(self, _: api.Hello) -> tuple[api.Welcome, None]:
-        node = self._links.private.public.hex() if self._links.private is not None else None
+        identity = self._links.identity
+        node = identity.private.public.hex() if identity is not None else None
         tap = self._tap_info() if self._tap is not None else None
         blocked = self._policy.blocked
         return api.Welcome(api.API_VERSION, VERSION, os.getpid(), node, tap, blocked), None
@@ -187,7 +194,8 @@ class Tincan:
             offloads = Offloads(wish.vnet_hdr, wish.tso, wish.uso)
             tap = self._tap = open_tap(wish.name, _mac(wish.mac), offloads, descriptor)
             self._gate = Gate(tap, self._policy, self.counters, self._loop.time())
-            self._pump = self._links.pump = Pump(tap, self._policy, self.counters, self._selector)
+            self._pump = Pump(tap, self._policy, self.counters, self._selector, self._pool)
+            self._links.ports = self._pump
             self._pump.start()
             for name in ("vnet_hdr", "tso", "uso"):
                 if getattr(offloads, name) and not getattr(tap.offloads, name):
@@ -209,7 +217,7 @@ class Tincan:
         if self._policy.blocked and wish.frame[:MAC_SIZE] != BEACON:
             self.counters["frames_dropped.loop_blocked"] += 1
             return None, None
-        self._pump.ingress.deliver(memoryview(bytes(VNET_SIZE) + wish.frame))
+        self._pump.deliver(memoryview(NO_VNET + wish.frame))
         self.counters["frames_injected"] += 1
         return None, None
 
@@ -217,10 +225,19 @@ class Tincan:
 
     async def _set_identity(self, wish: api.Identity) -> tuple[None, None]:
         private = PrivateKey.from_bytes(bytes.fromhex(wish.private_key))
-        if self._links.private is not None and self._links.private.public != private.public:
+        before = self._links.identity
+        if before is not None and before.private.public != private.public:
             raise ApiError(api.REFUSED, "this tincan runs under another node key")
-        self._links.private = private
-        self._links.identity = wish
+        self._links.identity = Identity(
+            private,
+            bytes.fromhex(wish.psk),
+            bytes.fromhex(wish.network_id),
+            [(entry.host, entry.port) for entry in wish.stun],
+            [TurnServer(t.host, t.port, t.user, t.password, t.transport) for t in wish.turn],
+            wish.gso,
+            wish.gro,
+            wish.mtu_probing,
+        )
         for link in self._links:
             link.set_mtu_probing(wish.mtu_probing)
         return None, None
@@ -308,22 +325,22 @@ class Tincan:
     # -- links
 
     async def _create_link(self, wish: api.NewLink) -> tuple[api.Offer, None]:
-        negotiation = self._links.negotiate(self._links.to(wish.peer), wish.number)
-        return api.Offer(await negotiation.gather()), None
+        attempt = self._links.attempt(self._links.to(wish.peer), wish.number)
+        return api.Offer(await attempt.gather()), None
 
     async def _answer_link(self, wish: api.Offered) -> tuple[api.Offer, None]:
         link = self._links.to(wish.peer)
-        negotiation = self._links.negotiate(link, wish.number)
-        answer = await negotiation.gather()
-        self._tasks.create_task(link.connect(negotiation, wish.description))
+        attempt = self._links.attempt(link, wish.number)
+        answer = await attempt.gather()
+        self._tasks.create_task(link.connect(attempt, wish.description))
         return api.Offer(answer), None
 
     async def _connect_link(self, wish: api.Offered) -> tuple[None, None]:
         link = self._links.to(wish.peer)
-        negotiation = link.pending.get(wish.number)
-        if negotiation is None:
+        attempt = link.pending.get(wish.number)
+        if attempt is None:
             raise ApiError(api.REFUSED, f"no negotiation {wish.number} is open")
-        self._tasks.create_task(link.connect(negotiation, wish.description))
+        self._tasks.create_task(link.connect(attempt, wish.description))
         return None, None
 
     async def _remove_link(self, wish: api.PeerName) -> tuple[None, None]:
@@ -360,28 +377,27 @@ class Tincan:
     def _emit(self, event: api.Event) -> None:
         self._server.notify(api.EVENT_NAMES[type(event)], event)
 
-    def link_connected(self, link: Link) -> None:
-        path = link.path
-        assert path is not None
+    def link_connected(self, peer: str, path: LinkPath) -> None:
         logger.info(
-            "link to %.8s up: %s to %s by %s", link.peer, path.local, path.remote, path.peer_address
+            "link to %.8s up: %s to %s by %s", peer, path.local, path.remote, path.peer_address
         )
-        self._emit(api.LinkConnected(link.peer, path.relayed))
+        self._emit(api.LinkConnected(peer, path.relayed))
 
-    def link_disconnected(self, link: Link, reason: str) -> None:
-        logger.info("link to %.8s down: %s", link.peer, reason)
-        self._emit(api.LinkDisconnected(link.peer, reason))
+    def link_disconnected(self, peer: str, reason: str) -> None:
+        logger.info("link to %.8s down: %s", peer, reason)
+        self._emit(api.LinkDisconnected(peer, reason))
 
-    def link_wanted(self, link: Link, reason: str) -> None:
-        self._emit(api.LinkWanted(link.peer, reason))
+    def link_wanted(self, peer: str, reason: str) -> None:
+        self._emit(api.LinkWanted(peer, reason))
 
-    def link_changed(self, link: Link) -> None:
-        if link.blocked:
+    def link_changed(self, peer: str, blocked: bool) -> None:
+        link = self._links.find(peer)
+        if blocked and link is not None:
             self._policy.table.forget(link)  # its containers are reached through another node
         self._policy.changed()
 
-    def icc(self, link: Link, channel: int, payload: bytes) -> None:
-        self._emit(api.IccReceived(link.peer, channel, payload))
+    def icc(self, peer: str, channel: int, payload: bytes) -> None:
+        self._emit(api.IccReceived(peer, channel, payload))
 
 
 def _mac(text: str) -> bytes:

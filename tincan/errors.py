@@ -6,6 +6,7 @@ TincanError
 │   ├── MalformedDatagram
 │   ├── HandshakeFailed
 │   └── RecordRefused
+├── PathTooSmall         the device or the route takes no packet of this size; link.outgoing learns
 ├── LinkError            one link failed; fatal to that link only
 └── ApiError             a request on the unix socket was wrong; answered, never fatal
 """
@@ -40,6 +41,10 @@ class HandshakeFailed(DatagramError):
 
 class RecordRefused(DatagramError):
     """A record that is replayed, expired, or does not authenticate."""
+
+
+class PathTooSmall(TincanError):
+    """EMSGSIZE: the device or the route takes no packet of this size."""
 
 
 class LinkError(TincanError):

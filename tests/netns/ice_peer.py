@@ -20,7 +20,9 @@ from tincan.control.codec import decode, encode
 from tincan.errors import LinkError
 from tincan.ice import agent
 from tincan.ice import sockets as transport
-from tincan.path.path import Description, Path, TurnServer
+from tincan.path.description import Description, TurnServer
+from tincan.path.path import Path
+from tincan.path.stream import Stream
 
 
 def say(**message: Any) -> None:
@@ -32,8 +34,8 @@ def shown(path: Path) -> dict[str, Any]:
         "local": path.local,
         "remote": path.remote,
         "peer": path.peer_address[0],
-        "channel": path.channel,
-        "stream": path.relay_send is not None,
+        "channel": path.carrier.channel,
+        "stream": isinstance(path.carrier, Stream),
     }
 
 

@@ -15,15 +15,8 @@ from scapy.layers.inet import TCP, UDP
 
 from tests.netns.namespace import Namespace, needs_root, sh
 from tests.tincan.device.test_segment import pseudo, super_frame
-from tincan.device.segment import (
-    GSO_ECN,
-    GSO_TCPV4,
-    GSO_TCPV6,
-    GSO_UDP_L4,
-    NEEDS_CSUM,
-    VNET,
-    segment,
-)
+from tincan.device.segment import segment
+from tincan.device.vnet import GSO_ECN, GSO_TCPV4, GSO_TCPV6, GSO_UDP_L4, NEEDS_CSUM, VNET
 
 pytestmark = needs_root
 

@@ -4,12 +4,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from lab.bench.pump import End, pair
+from lab.bench.ends import End, pair
 
 
 @pytest.fixture
 def ends() -> Iterator[tuple[End, End]]:
     one, two = pair(1500)
     yield one, two
-    one.sock.close()
-    two.sock.close()
+    one.close()
+    two.close()

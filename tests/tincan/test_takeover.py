@@ -13,7 +13,8 @@ from tincan.control import messages as api
 from tincan.control.codec import Raw, encode
 from tincan.control.server import ApiServer
 from tincan.daemon import Tincan
-from tincan.device.tap import Offloads, Tap
+from tincan.device.device import Offloads
+from tincan.device.tap import Tap
 from tincan.pump.loop import HotSelector
 from tincan.switching.table import LOCAL
 

@@ -1,37 +1,28 @@
 """What a device does for offloaded frames, in software: for a TAP that takes no virtio header.
 
-``struct virtio_net_hdr`` (linux/virtio_net.h), 10 bytes in the byte order of the host, which is
-little-endian wherever we run::
-
-    flags (1) | gso_type (1) | hdr_len (2) | gso_size (2) | csum_start (2) | csum_offset (2)
-
-hdr_len is never looked at: the kernel itself fills it with hints that are wrong for forwarded
-frames. Headers are parsed anew, and what does not parse is refused.
+The virtio header (device.vnet) says that a frame is to become several. The frame's own headers are
+parsed anew, and what does not parse is refused.
 
 Segments are those of the kernel: tcp_gso_segment, __udp_gso_segment, inet_gso_segment.
 """
 
 import struct
 from collections.abc import Iterator
-from typing import Final, TypeAlias
+from typing import Final
 
+from tincan.device.device import Buffer
+from tincan.device.vnet import GSO_ECN, GSO_NONE, GSO_TCPV4, GSO_TCPV6, GSO_UDP_L4, NEEDS_CSUM, VNET
 from tincan.errors import MalformedDatagram
 from tincan.switching.frame import ETHERNET_SIZE, IPV4, IPV6, TYPES, UDP
 
-Buffer: TypeAlias = bytes | bytearray | memoryview
+MAX_SEGMENTS: Final = 1024
+"""Frames that one frame may become: a peer must not make 65,000 of it. The least MSS is 64."""
 
-VNET = struct.Struct("<BBHHHH")
-NEEDS_CSUM: Final = 1
-GSO_NONE: Final = 0
-GSO_TCPV4: Final = 1
-GSO_TCPV6: Final = 4
-GSO_UDP_L4: Final = 5
-GSO_ECN: Final = 0x80
-
-MAX_SEGMENTS: Final = 1024  # one frame from a peer must not become 65,000; MSS 64 is the least
 _TCP: Final = 6
-_LAST_ONLY: Final = 0x09  # FIN and PSH
-_FIRST_ONLY: Final = 0x80  # CWR (RFC 3168 section 6.1.2)
+_LAST_ONLY: Final = 0x09
+"""FIN and PSH: flags of the last segment alone."""
+_FIRST_ONLY: Final = 0x80
+"""CWR, of the first alone (RFC 3168 section 6.1.2)."""
 
 _U16 = struct.Struct(">H")
 _U32 = struct.Struct(">I")
@@ -150,6 +141,7 @@ class _Super:
         return int(protocol)
 
     def split(self) -> list[bytes]:
+        """Return the segments, whole frames with checksums."""
         return [self._with_checksum(header, data) for header, data in self._pieces(self.size)]
 
     def parts(self, size: int) -> Iterator[tuple[bytes, memoryview]]:
@@ -211,7 +203,7 @@ class _Super:
 
 
 def _sum(data: Buffer) -> int:
-    """The ones' complement sum (RFC 1071) of 16-bit words, modulo 65535, odd length padded.
+    """Return the ones' complement sum (RFC 1071) of 16-bit words, modulo 65535, odd length padded.
 
     2**16 is 1 modulo 65535, so the sum of the words is the remainder of the whole as one number:
     4 us for 1448 bytes (CPython 3.11); sums over struct or array items take twice that and more.
@@ -221,5 +213,5 @@ def _sum(data: Buffer) -> int:
 
 
 def _invert(total: int) -> int:
-    """The checksum for a sum that is not made of zeros only."""
+    """Return the checksum for a sum that is not made of zeros only."""
     return 0xFFFF - (total % 0xFFFF or 0xFFFF)

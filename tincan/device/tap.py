@@ -11,10 +11,12 @@ import io
 import os
 import socket
 import struct
-from dataclasses import dataclass
 from typing import Final
 
+from tincan.device.device import Offloads
+from tincan.device.vnet import guarded
 from tincan.errors import SystemRefusal
+from tincan.record.layout import VNET_SIZE
 
 TUNSETIFF: Final = 0x400454CA
 TUNGETIFF: Final = 0x800454D2
@@ -37,23 +39,20 @@ ARPHRD_ETHER: Final = 1
 IFNAMSIZ: Final = 16
 
 _IFREQ = struct.Struct("16sH22x")
-_FPROG = struct.Struct("@HP")  # struct sock_fprog
+_FPROG = struct.Struct("@HP")
+"""struct sock_fprog: how many instructions, and where."""
 _IFREQ_MAC = struct.Struct("16sH6s16x")
 
+# The ioctl numbers above say the size of what they take, in bits 16 to 29.
+assert _FPROG.size == TUNATTACHFILTER >> 16 & 0x3FFF, "64-bit pointers"
+assert _IFREQ.size == _IFREQ_MAC.size == 40
+
 DEVICE: Final = "/dev/net/tun"
+"""The file behind which TAPs are made."""
 
 _read = ctypes.CDLL(None, use_errno=True).read
 _read.argtypes = [ctypes.c_int, ctypes.c_size_t, ctypes.c_size_t]
 _read.restype = ctypes.c_ssize_t
-
-
-@dataclass(frozen=True, slots=True)
-class Offloads:
-    """What the TAP hands over unsegmented. Asked for at opening; what was got is in ``Tap``."""
-
-    vnet_hdr: bool = True
-    tso: bool = True
-    uso: bool = True
 
 
 class Tap:
@@ -65,17 +64,19 @@ class Tap:
         self.mac = mac
         self.offloads = offloads
         file = io.FileIO(fd, "r+", closefd=False)
-        #: (descriptor, address in memory, size) -> bytes read, or -1: see ``refused``. Not by way
-        #: of the file, which would make an exception of it when there is nothing: with its message,
-        #: in the language of the user, which reads more memory than all that a frame takes.
         self.read = _read
-        #: (buffer) -> bytes written or None when the device would block; raises OSError.
-        self.write = file.write
+        """(descriptor, address in memory, size) -> bytes read, or -1: see ``refused``.
+
+        Not by way of the file, which would make an exception of it when there is nothing: with its
+        message, in the language of the user, which reads more memory than all that a frame takes.
+        """
+        self.write = guarded(file.write)
+        """(buffer) -> bytes written, or None when the device would block; raises OSError."""
         self._file = file
 
     @staticmethod
     def refused() -> bool:
-        """Whether the last ``read`` failed for another reason than that there was nothing."""
+        """Return whether the last ``read`` failed for another reason than that nothing waits."""
         return ctypes.get_errno() != errno.EAGAIN
 
     def set_filter(self, program: bytes | None) -> None:
@@ -94,7 +95,7 @@ class Tap:
         )
 
     def dropped(self) -> int:
-        """Frames for us that the device has dropped: its queue was full, or the filter said so."""
+        """Return how many frames for us the device dropped: filtered, or its queue was full."""
         with open("/proc/net/dev") as lines:
             for line in lines:
                 name, _, numbers = line.partition(":")
@@ -103,7 +104,7 @@ class Tap:
         return 0
 
     def gone(self) -> bool:
-        """Whether somebody deleted the device."""
+        """Return whether somebody deleted the device."""
         try:
             fcntl.ioctl(self.fd, TUNGETIFF, bytes(_IFREQ.size))
         except OSError:
@@ -159,15 +160,15 @@ def _create(fd: int, name: str, vnet_hdr: bool) -> bool:
         try:
             fcntl.ioctl(fd, TUNSETIFF, _IFREQ.pack(name.encode(), flags | extra))
         except OSError as error:
-            if error.errno == 22 and extra:  # EINVAL: a kernel without virtio headers
+            if error.errno == errno.EINVAL and extra:  # a kernel without virtio headers
                 continue
             cure = {
-                16: "another program holds a device of that name; choose another 'tap'",
-                1: "run as root or give CAP_NET_ADMIN",
+                errno.EBUSY: "another program holds a device of that name; choose another 'tap'",
+                errno.EPERM: "run as root or give CAP_NET_ADMIN",
             }.get(error.errno or 0, "choose another 'tap' name")
             raise SystemRefusal(f"TAP {name}: {error.strerror}; {cure}") from None
         if extra:
-            fcntl.ioctl(fd, TUNSETVNETHDRSZ, struct.pack("=i", 10))
+            fcntl.ioctl(fd, TUNSETVNETHDRSZ, struct.pack("=i", VNET_SIZE))
         return bool(extra)
     raise SystemRefusal(f"TAP {name}: the kernel takes no flags we know")
 

@@ -23,7 +23,11 @@ from tincan.ice.checks import Base, CandidatePair, CheckList, TurnStream, TurnUd
 from tincan.ice.resolve import resolve
 from tincan.ice.sockets import RelayTransport, SocketTransport
 from tincan.ice.stun import binding_request, mapped_address, transaction_of
-from tincan.path.path import MAX_CANDIDATES, Description, Path, Sockets, TurnServer
+from tincan.path.channel import Channel
+from tincan.path.description import MAX_CANDIDATES, Description, TurnServer
+from tincan.path.direct import Direct
+from tincan.path.path import Carrier, Path, Sockets
+from tincan.path.stream import Stream
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -298,8 +302,9 @@ class IceAgent:
         if self._upkeep is not None:
             self._upkeep.cancel()
         relay = pair.protocol.transport
-        if isinstance(relay, RelayTransport) and self._path.channel is not None:
-            self._upkeep = self._spawn(relay.keep(self._path.channel, pair.remote_addr))
+        if isinstance(relay, RelayTransport):
+            channel = relay.client.peer_to_channel[pair.remote_addr]
+            self._upkeep = self._spawn(relay.keep(channel, pair.remote_addr))
         elif self._turn and not self._path.relayed:
             self._upkeep = self._spawn(self._free_relays_later())
         if self._connecting is None:
@@ -323,10 +328,16 @@ class IceAgent:
         relay = pair.protocol.transport
         if isinstance(relay, RelayTransport):
             channel = relay.client.peer_to_channel[peer]  # bound, or no check had passed
-            send = relay.send_on(channel) if relay.sock is None else None
-            return Path(relay.sock, relay.client.server, channel, "relay", remote, peer, send)
+            server = relay.client.server
+            carrier: Carrier = (
+                Stream(relay.send_on(channel), server)
+                if relay.sock is None
+                else Channel(relay.sock, server, channel, self.counters)
+            )
+            return Path(carrier, "relay", remote, peer)
         local = seen_as(pair.local_addr, self._checks.mapped.get(pair), self._reflexive)
-        return Path(self._hosts[pair.local_addr], peer, None, local, remote, peer)
+        direct = Direct(self._hosts[pair.local_addr], peer, self.counters)
+        return Path(direct, local, remote, peer)
 
     async def _free_relays_later(self) -> None:
         await asyncio.sleep(RELAY_LINGER)

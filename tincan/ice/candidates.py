@@ -11,7 +11,7 @@ import ipaddress
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
-from tincan.path.path import MAX_CANDIDATE_LENGTH, MAX_CANDIDATES
+from tincan.path.description import MAX_CANDIDATE_LENGTH, MAX_CANDIDATES
 
 if TYPE_CHECKING:
     from collections import Counter

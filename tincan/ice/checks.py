@@ -22,7 +22,7 @@ from tincan.device.udp import Address
 from tincan.ice.candidates import Remote, worth_pairing
 from tincan.ice.sockets import CHANNEL_REFRESH, Spawn
 from tincan.ice.stun import FIRST_OF_OURS, framed_size, is_channel_data, is_stun
-from tincan.path.path import TurnServer
+from tincan.path.description import TurnServer
 
 __all__ = ["Base", "CandidatePair", "CheckList", "TurnStream", "TurnUdp", "local_candidate"]
 

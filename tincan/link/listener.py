@@ -1,14 +1,13 @@
-"""What a link is to those outside, and what they hear of it."""
+"""What is told of a link to those outside, in plain values."""
 
 from enum import Enum
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
-if TYPE_CHECKING:
-    from tincan.link.link import Link
+from tincan.path.path import Path
 
 
 class LinkState(Enum):
-    """As ``status`` shows it."""
+    """The state of a link, as ``status`` shows it."""
 
     CONNECTING = "connecting"
     CONNECTED = "connected"
@@ -16,16 +15,22 @@ class LinkState(Enum):
 
 
 class Events(Protocol):
-    """Who hears what happens to a link: the daemon."""
+    """Hears what happens to links: the daemon. ``peer`` is a node id."""
 
-    def link_connected(self, link: "Link") -> None: ...
+    def link_connected(self, peer: str, path: Path) -> None:
+        """Frames can be sent to ``peer`` from now on, by ``path``."""
 
-    def link_disconnected(self, link: "Link", reason: str) -> None: ...
+    def link_disconnected(self, peer: str, reason: str) -> None:
+        """Frames for ``peer`` are held from now on."""
 
-    def link_wanted(self, link: "Link", reason: str) -> None:
-        """A new negotiation would help."""
+    def link_wanted(self, peer: str, reason: str) -> None:
+        """A new negotiation with ``peer`` would help."""
 
-    def icc(self, link: "Link", channel: int, payload: bytes) -> None: ...
+    def icc(self, peer: str, channel: int, payload: bytes) -> None:
+        """The controller of ``peer`` has sent a message."""
 
-    def link_changed(self, link: "Link") -> None:
-        """``up``, ``attended`` or ``blocked`` is not what it was."""
+    def link_changed(self, peer: str, blocked: bool) -> None:
+        """The link came up or went down, or the peer said something new of itself.
+
+        ``blocked``: the peer's TAP is.
+        """

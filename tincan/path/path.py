@@ -1,66 +1,85 @@
-"""What negotiation and the data path tell each other: descriptions, servers, sockets, paths.
+"""What carries datagrams to a peer, and how it was found.
 
-Nothing here knows which ICE library made a path, so that the pump and the link need not either.
+Nothing here knows which ICE library found it, so that the pump and the link need not either.
 """
 
-from __future__ import annotations
+from dataclasses import dataclass, replace
+from typing import Final, Protocol
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Literal, Protocol, TypeAlias
+from tincan.device.device import Address, Socket
+from tincan.device.udp import UdpSocket
+from tincan.record.batch import Batch
 
-from tincan.control.codec import Meta, Struct
-from tincan.record.layout import CHANNEL_SIZE, HEADER_SIZE
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from tincan.device.udp import Address, UdpSocket
-
-MAX_CANDIDATES = 24  # in one description, ours or a peer's
-MAX_CANDIDATE_LENGTH = 256  # characters of one SDP candidate attribute
-
-Transport: TypeAlias = Literal["udp", "tcp", "tls"]
+IP4_UDP_SIZE: Final = 28
+"""Bytes of IPv4 and UDP header."""
+IP6_UDP_SIZE: Final = 48
+"""Bytes of IPv6 and UDP header."""
 
 
-class Description(Struct, frozen=True, forbid_unknown_fields=True):
-    """One side's half of an ICE negotiation (RFC 8839): what an offer or an answer carries."""
-
-    ufrag: Annotated[str, Meta(pattern=r"\A[a-zA-Z0-9+/]{4,256}\Z")]
-    pwd: Annotated[str, Meta(pattern=r"\A[a-zA-Z0-9+/]{22,256}\Z")]
-    candidates: Annotated[
-        list[Annotated[str, Meta(max_length=MAX_CANDIDATE_LENGTH)]],
-        Meta(max_length=MAX_CANDIDATES),
-    ]
+def overhead(address: Address) -> int:
+    """Return the bytes of IP and UDP header before what is sent to ``address``."""
+    return IP6_UDP_SIZE if ":" in address[0] else IP4_UDP_SIZE
 
 
-@dataclass(frozen=True, slots=True)
-class TurnServer:
-    """A TURN server (RFC 8656) with long-term credentials; ``host`` is a name or an address."""
+class Carrier(Protocol):
+    """Takes datagrams to a peer, directly or through a relay. It is the way out of a Batch."""
 
-    host: str
-    port: int
-    user: str
-    password: str = field(repr=False)
-    transport: Transport = "udp"
+    @property
+    def address(self) -> Address:
+        """Where datagrams go first: to the peer, or to the relay."""
+
+    @property
+    def source(self) -> Address | None:
+        """Our own address; None if there is a stream instead of a socket."""
+
+    @property
+    def overhead(self) -> int:
+        """Bytes of IP and UDP header before a datagram of ours."""
+
+    @property
+    def channel(self) -> int | None:
+        """Which ChannelData header a sealed datagram must begin with; None: with none."""
+
+    @property
+    def offloads(self) -> list[str]:
+        """The names of what the kernel does for us here: gso, gro."""
+
+    def body(self, mtu: int) -> int:
+        """Return how many bytes of a record fit a datagram in an IP packet of ``mtu`` bytes."""
+
+    def send(self, batch: Batch) -> bool:
+        """Send a sealed batch; return whether all of it left. Raise PathTooSmall.
+
+        Call Batch.send_by instead. What has not left was counted.
+        """
+
+    def send_plain(self, datagrams: list[bytes]) -> None:
+        """Send handshake datagrams, which are no records. What cannot be sent is counted."""
+
+    def unsent(self) -> int:
+        """Return how many bytes wait before our own device."""
+
+    def moved(self, sock: Socket | None, address: Address) -> "Carrier | None":
+        """Return the carrier to the peer's new ``address``, from which ``sock`` has heard.
+
+        Return None if the peer has not moved as far as this carrier goes.
+        """
 
 
 @dataclass(frozen=True, slots=True)
 class Path:
-    """Where datagrams for a peer go.
+    """A carrier, and the pair of candidates that it was made of.
 
-    Three kinds: direct (``socket``, no ``channel``), through a TURN server over UDP (``socket``
-    and ``channel``: every datagram is preceded by a ChannelData header, ``>HH`` channel and
-    length, RFC 8656 section 12.4), through a TURN server over a stream (``relay_send`` alone).
+    ``local``, ``remote``: candidate types (host, srflx, prflx, relay). ``peer_address``: the peer
+    as this side sees it, behind the relay if there is one. ``behind_nat``, ``peer_behind_nat``: as
+    far as this family of addresses goes; None: unknown.
     """
 
-    socket: UdpSocket | None
-    address: Address  # where sendmsg goes: the peer, or the TURN server
-    channel: int | None
-    local: str  # candidate type: host, srflx, prflx or relay
+    carrier: Carrier
+    local: str
     remote: str
-    peer_address: Address  # the peer as this side sees it, behind the relay if there is one
-    relay_send: Callable[[bytes], None] | None = None
-    behind_nat: bool | None = None  # this host, as far as its family of addresses goes
+    peer_address: Address
+    behind_nat: bool | None = None
     peer_behind_nat: bool | None = None
 
     @property
@@ -68,18 +87,16 @@ class Path:
         """Whether a TURN server, ours or the peer's, forwards what goes this way."""
         return self.local == "relay" or self.remote == "relay"
 
-    @property
-    def overhead(self) -> int:
-        """Bytes of IP and UDP header before what we send."""
-        return 48 if ":" in self.address[0] else 28
-
-    def body(self, mtu: int) -> int:
-        """How many bytes of a record fit a datagram, if the IP packet may have ``mtu`` bytes."""
-        return mtu - self.overhead - (0 if self.channel is None else CHANNEL_SIZE) - HEADER_SIZE
+    def moved(self, sock: Socket | None, address: Address) -> "Path | None":
+        """Return the path to the peer's new ``address``: see Carrier.moved."""
+        carrier = self.carrier.moved(sock, address)
+        if carrier is None:
+            return None
+        return replace(self, carrier=carrier, peer_address=carrier.address)
 
 
 class Sockets(Protocol):
-    """Who opens sockets and reads them: the pump."""
+    """Opens sockets for ICE and has them read: an attempt (path.attempt)."""
 
     def open(self, host: str, port: int = 0) -> UdpSocket:
         """Bind a socket and start reading it; raise SystemRefusal."""

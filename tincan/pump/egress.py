@@ -1,47 +1,58 @@
-"""From the TAP to the links: one wake-up packs what waits there, seals, and sends.
+"""From the TAP to the links: one wake-up packs what waits there, and has it sent.
 
-Frames are read straight into the open record of the link that the last frame went to: traffic
-comes in runs, so that is nearly always right, and a frame that belongs elsewhere is copied.
-Every record begun in a wake-up is sent before it ends: nothing waits for company that has not
-arrived yet. What the policy has said about a flow (destination, source, EtherType) it remembers
-until something changes.
+1. A frame is read straight into the open record of the link that the last frame went to: traffic
+   comes in runs, so that is nearly always right.
+2. Where it belongs is remembered for each flow (switching.policy.routes), or decided anew.
+3. A frame that belongs elsewhere is copied (``Batch.pack``), or held by a link that is not up.
+4. A full record is sent at once; all that were begun, before the wake-up ends: nothing waits for
+   company that has not arrived yet.
 """
 
 from collections import Counter
-from typing import Final
+from typing import Final, Generic
 
-from tincan.device.tap import Tap
-from tincan.link.link import Link
+from tincan.device.device import Device
+from tincan.device.vnet import NO_VNET
+from tincan.pump.outlet import OutletT
+from tincan.record.batch import Batch
 from tincan.record.layout import FRAME_WORD, ITEM, ITEM_SIZE, MAX_FRAME, VNET_SIZE
-from tincan.record.outgoing import OpenRecord
+from tincan.record.pages import Pool
 from tincan.switching.frame import ETHERNET
 from tincan.switching.policy import SUSPECTS, Policy, looks_suspect
 
-TAP_BUDGET: Final = 128  # frames per wake-up; then the sockets have their turn
-QUIET: Final = 0.001  # s without a wake-up; the first frame after that is alone, in all likelihood
-LONE: Final = 2048  # bytes; then a frame below that goes at once, before we ask for a second
-NO_VNET: Final = bytes(VNET_SIZE)
+TAP_BUDGET: Final = 128
+"""Frames in one wake-up; then the sockets have their turn."""
+QUIET_S: Final = 0.001
+"""Time without a wake-up after which a small first frame is sent alone.
+
+Waiting for a second read would cost a ping 2 us, and there is hardly ever a second frame.
+"""
+LONE: Final = 2048
+"""Bytes of record up to which a first frame counts as small."""
 _BUDGET: Final = range(TAP_BUDGET)
 _FRAME_AT: Final = ITEM_SIZE + VNET_SIZE
 _ROOM: Final = ITEM_SIZE + MAX_FRAME
 
 
-class Egress:
-    """Reads the TAP."""
+class Egress(Generic[OutletT]):
+    """Reads the device."""
 
-    def __init__(self, tap: Tap, policy: Policy[Link], counters: Counter[str]) -> None:
-        self._tap = tap
+    def __init__(
+        self, device: Device, policy: Policy[OutletT], counters: Counter[str], pool: Pool
+    ) -> None:
+        self._device = device
         self._policy = policy
         self._counters = counters
-        self._scratch = OpenRecord()
-        self._favourite: Link | None = None
+        self._scratch = Batch(pool)
+        self._favourite: OutletT | None = None
         self._woken = 0.0  # when last
-        self._lead = ITEM_SIZE if tap.offloads.vnet_hdr else _FRAME_AT
+        self._lead = ITEM_SIZE if device.offloads.vnet_hdr else _FRAME_AT
 
     def wake(self, now: float) -> bool:
-        """Move what waits at the TAP, at most TAP_BUDGET frames; return whether anything did."""
+        """Move what waits at the device, at most TAP_BUDGET frames; return whether anything did."""
         routes = self._policy.routes
-        read, fd = self._tap.read, self._tap.fd
+        device = self._device
+        read, fd = device.read, device.fd
         header, pack = ETHERNET.unpack_from, ITEM.pack_into
         lead = self._lead
         room = _ROOM - lead
@@ -50,14 +61,14 @@ class Egress:
         if record.fill:  # whatever went wrong when it was to be sent
             self._counters["frames_dropped.not_sent"] += record.clear()
         view, fill = record.view, 0
-        begun: list[Link] = []
-        quiet = now - self._woken > QUIET
+        begun: list[OutletT] = []
+        quiet = now - self._woken > QUIET_S
         self._woken = now
         for turn in _BUDGET:
             at = fill + lead
             size = read(fd, record.address + at, room)
             if size < 0:
-                if self._tap.refused():
+                if device.refused():
                     self._counters["tap_read_errors"] += 1  # EBADFD: the device is down or gone
                 break
             start = fill + _FRAME_AT
@@ -80,7 +91,7 @@ class Egress:
                 record.fill = fill = end
                 record.frames += 1
             elif link.up:
-                _pack(link, view[fill + ITEM_SIZE : end])
+                link.record.pack(view[fill + ITEM_SIZE : end])
                 favourite, record = link, link.record
                 view, fill = record.view, record.fill
             else:
@@ -97,27 +108,16 @@ class Egress:
                 link.flush(now)
         return bool(begun)
 
-    def _decide(self, item: memoryview, begun: list[Link], now: float) -> None:
+    def _decide(self, item: memoryview, begun: list[OutletT], now: float) -> None:
         """Ask the policy about a frame (virtio header first) and do as it says."""
         links = self._policy.route(item[VNET_SIZE:], now)
         for link in links:
             if not link.up:
                 link.hold(bytes(item), now)
                 continue
-            _pack(link, item)
+            link.record.pack(item)
             if link not in begun:
                 begun.append(link)
         for link in links:  # only now: the item may lie in a buffer that sealing overwrites
             if link.record.fill >= link.record.full:
                 link.flush(now)
-
-
-def _pack(link: Link, item: memoryview) -> None:
-    """Copy a frame into the link's record. Where it was read may be that very place."""
-    record = link.record
-    start = record.fill + ITEM_SIZE
-    end = start + len(item)
-    record.view[start:end] = item
-    ITEM.pack_into(record.view, record.fill, FRAME_WORD | len(item))
-    record.fill = end
-    record.frames += 1

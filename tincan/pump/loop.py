@@ -19,13 +19,17 @@ logger = logging.getLogger(__name__)
 
 Ts = TypeVarTuple("Ts")
 
-LONGEST_TURN: Final = 0.05  # s of hot events alone, after which asyncio has its turn regardless
-# Traffic with gaps up to WARM keeps us warm for as long, by a rehearsal every REHEARSAL: see there.
-WARM: Final = 0.05  # s
-REHEARSAL: Final = 0.002  # s
+LONGEST_TURN: Final = 0.05
+"""Seconds of hot events alone, after which asyncio has its turn regardless."""
+WARM: Final = 0.05
+"""Seconds between two events up to which rehearsals go on, and for how long after the last one."""
+REHEARSAL: Final = 0.002
+"""Seconds from one rehearsal (pump.rehearsal) to the next."""
 MAX_EVENTS: Final = 64
-_IN: Final = 0x001  # EPOLLIN
-_OUT: Final = 0x004  # EPOLLOUT
+"""Events of one wait."""
+_IN: Final = 0x001
+_OUT: Final = 0x004
+"""EPOLLIN, EPOLLOUT."""
 
 
 class HotSelector(selectors.EpollSelector):
@@ -33,7 +37,7 @@ class HotSelector(selectors.EpollSelector):
 
     ``asked``: somebody wants something of the loop, so ``select`` must return.
 
-    ``rehearse`` is called between events that are near each other (see tincan.pump.rehearsal).
+    ``rehearse`` is called every REHEARSAL while events are less than WARM apart.
     """
 
     def __init__(self) -> None:
@@ -46,18 +50,20 @@ class HotSelector(selectors.EpollSelector):
         self._poll = self._selector.poll  # type: ignore[attr-defined]  # of select.epoll
 
     def watch(self, fd: int, callback: Callable[[float], bool]) -> None:
-        """Call ``callback`` with the time whenever ``fd`` is readable; it says whether it has moved
-        anything."""
+        """Call ``callback`` with the time whenever ``fd`` is readable.
+
+        It returns whether it has moved anything.
+        """
         self.register(fd, selectors.EVENT_READ)
         self._hot[fd] = callback
 
     def unwatch(self, fd: int) -> None:
-        """Stop that; before ``fd`` is closed."""
+        """Stop calling back for ``fd``; call this before it is closed."""
         del self._hot[fd]
         self.unregister(fd)
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        """As EpollSelector.select, but for what is hot: that is done when this returns."""
+        """Wait as EpollSelector does, and serve what is hot: that is done when this returns."""
         hot, poll, clock = self._hot, self._poll, time.monotonic
         self.asked = False
         now = clock()
@@ -104,7 +110,7 @@ class HotSelector(selectors.EpollSelector):
 
 
 def _ready(mask: int) -> int:
-    """What an epoll event mask means for asyncio; errors wake both sides."""
+    """Return what an epoll event mask means for asyncio; errors wake both sides."""
     ready = 0
     if mask & ~_IN:
         ready |= selectors.EVENT_WRITE
@@ -126,6 +132,7 @@ class PumpLoop(asyncio.SelectorEventLoop):
         *args: *Ts,
         context: contextvars.Context | None = None,
     ) -> asyncio.Handle:
+        """Do as asyncio does, and have ``select`` return."""
         self._hot_selector.asked = True
         return super().call_soon(callback, *args, context=context)
 
@@ -136,6 +143,7 @@ class PumpLoop(asyncio.SelectorEventLoop):
         *args: *Ts,
         context: contextvars.Context | None = None,
     ) -> asyncio.TimerHandle:
+        """Do as asyncio does, and have ``select`` return."""
         self._hot_selector.asked = True
         return super().call_at(when, callback, *args, context=context)
 

@@ -1,5 +1,5 @@
-"""Where received batches land: slots for headers and bodies (slots), so that the bodies of
-a record lie in one piece and are decrypted where they are, without a copy.
+"""Where received batches land: slots for headers and bodies (record.slots), so that the bodies of a
+record lie in one piece and are decrypted where they are, without a copy.
 
 This works when every datagram (but the last) of a batch has the size the slots were cut for; the
 size seen last is a good guess. A batch of another size lies across the slots and is flattened.
@@ -11,12 +11,15 @@ what has come of a record when it is used up moves to its front.
 from typing import Final
 
 from tincan.record.layout import HEADER_SIZE
-from tincan.record.pages import PIECE, piece
+from tincan.record.pages import PIECE, Pool
 from tincan.record.slots import Slots
 
-MIN_SLOT: Final = 512  # bytes of body; smaller ones would need too many slots for one batch
-FIRST_SLOT: Final = 1500 - 28 - HEADER_SIZE  # before anything arrived: the usual path
+MIN_SLOT: Final = 512
+"""Bytes of body; smaller ones would need too many slots for one batch."""
+FIRST_SLOT: Final = 1500 - 28 - HEADER_SIZE
+"""Bytes of body before anything has arrived: those of the commonest path."""
 MAX_LISTS: Final = 16
+"""Lists that a landing keeps, one for each size that somebody has sent."""
 
 
 class Landing:
@@ -24,9 +27,9 @@ class Landing:
 
     __slots__ = ("__weakref__", "_lists", "body", "headers")
 
-    def __init__(self) -> None:
+    def __init__(self, pool: Pool) -> None:
         self.headers = bytearray((HEADER_SIZE + 4) * (PIECE // MIN_SLOT + 1))
-        self.body = piece(self)  # for what waits, at most a record, and the batch that comes
+        self.body = pool.take(self)  # for what waits, at most a record, and the next batch
         self._lists: dict[tuple[int, int], Slots] = {}
 
     def slots(self, size: int, lead: int) -> Slots:

@@ -27,7 +27,7 @@ A FRAME item is a virtio_net_hdr (10 bytes) and the Ethernet frame as the TAP ga
 """
 
 import struct
-from enum import IntEnum
+from enum import IntEnum, IntFlag
 from typing import Final
 
 VERSION: Final = 1
@@ -38,28 +38,38 @@ HANDSHAKE_RESPONSE: Final = 0x82
 HEADER = struct.Struct(">BBBBIQ")
 HEADER_SIZE: Final = HEADER.size
 TAG_SIZE: Final = 16
-CHANNEL_SIZE: Final = 4  # TURN ChannelData: u16 channel, u16 length (RFC 8656 section 12.4)
+CHANNEL = struct.Struct(">HH")
+"""TURN ChannelData before a datagram: channel, length (RFC 8656 section 12.4)."""
+CHANNEL_SIZE: Final = CHANNEL.size
 MAX_FRAGMENTS: Final = 255
 
 ITEM = struct.Struct(">I")
 ITEM_SIZE: Final = ITEM.size
 LENGTH_MASK: Final = 0xFFFFFF
 
-VNET_SIZE: Final = 10  # struct virtio_net_hdr without num_buffers
-MAX_FRAME: Final = VNET_SIZE + 18 + 65535  # what one TAP read can return: header, Ethernet+VLAN, IP
-# A record this long is sent without asking the TAP for more: three super-frames, in 255 datagrams
-# of the least size. While a queue stands before the device, less: what waits behind a record, a
-# ping or another flow, waits for all of it.
-RECORD_FULL: Final = 192 << 10  # bytes
+VNET_SIZE: Final = 10
+"""Bytes of a struct virtio_net_hdr without num_buffers (device.vnet)."""
+MAX_FRAME: Final = VNET_SIZE + 18 + 65535
+"""Bytes that one read of the TAP can return: virtio header, Ethernet and a VLAN tag, IP."""
+RECORD_FULL: Final = 192 << 10
+"""Bytes of a record that is sent without asking the TAP for more: three super-frames.
+
+They fit 255 datagrams of the least size.
+"""
 RECORD_FULL_IN_QUEUE: Final = 48 << 10
+"""The same while a queue stands before the device.
+
+What waits behind a record, a ping or another flow, waits for all of it.
+"""
 MAX_PLAIN: Final = RECORD_FULL + ITEM_SIZE + MAX_FRAME
 MAX_RECORD: Final = MAX_PLAIN + TAG_SIZE
 
-ZERO_NONCE: Final = bytes(4)  # the nonce is these and the 8 counter bytes of the header
+ZERO_NONCE: Final = bytes(4)
+"""The first bytes of a nonce; the other 8 are the counter, as it stands in the header."""
 
 
 class Item(IntEnum):
-    """Kinds of items in a record."""
+    """Kinds of items in a record. The payloads are those of link.items."""
 
     PADDING = 0  # the rest of the record means nothing
     FRAME = 1
@@ -69,13 +79,23 @@ class Item(IntEnum):
     MTU_PROBE = 5  # u16 size of the IP packet that carries it
     MTU_REPLY = 6  # u16 size that arrived
     CLOSE = 7  # the sender leaves: do not wait for silence
-    LOSS = 8  # what of the receiver's records did not come (tincan.link.loss)
+    LOSS = 8  # what of the receiver's records did not come (link.loss)
 
 
-# PROBE and PROBE_REPLY: number, flags (1: a controller is attached; 2: the TAP is blocked), the
-# sender's smoothed round trip in us (0: none; the side that does not probe measures nothing).
+class Flags(IntFlag):
+    """What the sender of a PROBE or PROBE_REPLY says of itself."""
+
+    ATTENDED = 1  # a controller is attached
+    BLOCKED = 2  # its TAP is blocked
+
+
 ECHO = struct.Struct(">IBI")
-SIZE = struct.Struct(">H")  # payload of MTU_PROBE and MTU_REPLY, and the channel of ICC
+"""PROBE and PROBE_REPLY: number, Flags, the sender's smoothed round trip in us.
+
+The round trip is 0 while there is none; the side that does not probe measures nothing.
+"""
+SIZE = struct.Struct(">H")
+"""Payload of MTU_PROBE and MTU_REPLY, and the channel of ICC."""
 
 FRAME_WORD: Final = Item.FRAME << 28
 

@@ -11,38 +11,47 @@ byte on. Pieces beyond are on ordinary pages, of which only those exist that wer
 """
 
 import contextlib
-import ctypes
 import mmap
 import weakref
 from typing import Final
 
+from tincan.device.pinned import Pinned
+
 PAGE: Final = 4096
-HUGE: Final = 2 << 20  # bytes of a huge page
-PIECE: Final = HUGE // 6 // PAGE * PAGE  # bytes
-MAX_HUGE: Final = 8  # huge pages: for 48 links and what is received
-
-_free: list[memoryview] = []
-_huge = 0  # pages taken
-
-
-def piece(owner: object) -> memoryview:
-    """Return PIECE bytes, whatever is in them, that are ``owner``'s as long as it lives."""
-    if not _free:
-        _free.extend(_block())
-    taken = _free.pop()
-    weakref.finalize(owner, _free.append, taken).atexit = False
-    return taken
+HUGE: Final = 2 << 20
+"""Bytes of a huge page."""
+PIECE: Final = HUGE // 6 // PAGE * PAGE
+"""Bytes of a piece: room for the longest record, and for the batch that comes behind it."""
+MAX_HUGE: Final = 8
+"""Huge pages of one pool: for 48 links and what is received."""
 
 
-def _block() -> list[memoryview]:
-    """Return the pieces of one more huge page, or of as much ordinary memory."""
-    global _huge
-    # Twice the size: one huge page lies somewhere in it. What is not touched does not exist.
-    memory = mmap.mmap(-1, 2 * HUGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    start = -ctypes.addressof(ctypes.c_char.from_buffer(memory)) % HUGE
-    if _huge < MAX_HUGE:
-        with contextlib.suppress(OSError):  # a kernel without them
-            memory.madvise(mmap.MADV_HUGEPAGE, start, HUGE)
-            _huge += 1
-    page = memoryview(memory)[start : start + HUGE]
-    return [page[at : at + PIECE] for at in range(0, HUGE - PIECE + 1, PIECE)]
+class Pool:
+    """The pieces of one process. Whoever needs memory for records is handed the pool."""
+
+    def __init__(self) -> None:
+        self._free: list[memoryview] = []
+        self._huge = 0  # pages taken
+
+    def take(self, owner: object) -> memoryview:
+        """Return PIECE bytes, whatever is in them, that are ``owner``'s as long as it lives.
+
+        No slice of them may outlive the owner: the next one gets the same memory.
+        """
+        if not self._free:
+            self._free.extend(self._block())
+        taken = self._free.pop()
+        weakref.finalize(owner, self._free.append, taken).atexit = False
+        return taken
+
+    def _block(self) -> list[memoryview]:
+        """Return the pieces of one more huge page, or of as much ordinary memory."""
+        # Twice the size: one huge page lies somewhere in it. What is not touched does not exist.
+        memory = mmap.mmap(-1, 2 * HUGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        start = -Pinned(memoryview(memory)).address % HUGE
+        if self._huge < MAX_HUGE:
+            with contextlib.suppress(OSError):  # a kernel without them
+                memory.madvise(mmap.MADV_HUGEPAGE, start, HUGE)
+                self._huge += 1
+        page = memoryview(memory)[start : start + HUGE]
+        return [page[at : at + PIECE] for at in range(0, HUGE - PIECE + 1, PIECE)]

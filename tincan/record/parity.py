@@ -19,7 +19,7 @@ def parity(bodies: bytes | memoryview, size: int) -> bytes:
 def restored(pieces: Sequence[bytes]) -> bytes | None:
     """Return the body that is missing among ``pieces``: all the others, and the parity.
 
-    None if they have not all one size: then this is no record with a parity.
+    Return None if they have not all one size: then this is no record with a parity.
     """
     size = len(pieces[0])
     if any(len(piece) != size for piece in pieces):

@@ -7,12 +7,17 @@ from typing import Final, TypeAlias
 from tincan.record.layout import MAX_RECORD
 from tincan.record.parity import restored
 
-MAX_PARTIAL: Final = 64  # records in pieces at a time, over all peers
+MAX_PARTIAL: Final = 64
+"""Records in pieces at a time, over all peers."""
 MAX_BYTES: Final = 4 << 20
-MAX_AGE: Final = 1.0  # s; longer than any reordering
+"""Bytes of all of them."""
+MAX_AGE: Final = 1.0
+"""Seconds that the first piece waits for the last: longer than any reordering."""
 
-Key: TypeAlias = tuple[int, int]  # receiver index, record counter
-Whole: TypeAlias = tuple[bytes, bool]  # a ciphertext; whether it took the parity to complete it
+Key: TypeAlias = tuple[int, int]
+"""A record: receiver index, record counter."""
+Whole: TypeAlias = tuple[bytes, bool]
+"""A ciphertext; whether it took the parity to complete it."""
 
 
 @dataclass(slots=True)
@@ -26,23 +31,28 @@ class Partial:
 
 
 class Reassembly:
-    """Collects fragments until a record is whole; the oldest gives way when bounds are reached."""
+    """Collects fragments until a record is whole; the oldest gives way when bounds are reached.
+
+    ``partial``: what waits, in order of birth; for others to look whether a record is in it.
+    """
 
     def __init__(self, counters: Counter[str]) -> None:
-        self._partial: dict[Key, Partial] = {}  # in order of birth
+        self.partial: dict[Key, Partial] = {}
         self._bytes = 0
         self._restored: dict[Key, int] = {}  # and which of its fragments was not needed
         self._counters = counters
 
     def add(self, key: Key, index: int, count: int, body: bytes, now: float) -> Whole | None:
-        """Take a fragment, or the parity (``index`` = ``count``); return the record when this was
-        the last one needed."""
-        partial = self._partial.get(key)
+        """Take a fragment, or the parity (``index`` = ``count``).
+
+        Return the record when this was the last one needed, else None.
+        """
+        partial = self.partial.get(key)
         if partial is None:
             self.expire(now)
-            if len(self._partial) >= MAX_PARTIAL:
-                self._drop(next(iter(self._partial)))
-            partial = self._partial[key] = Partial(count, now)
+            if len(self.partial) >= MAX_PARTIAL:
+                self._drop(next(iter(self.partial)))
+            partial = self.partial[key] = Partial(count, now)
         if count != partial.count or index > count or index in partial.pieces:
             self._counters["datagrams_dropped.fragment_refused"] += 1
             return None
@@ -54,9 +64,9 @@ class Reassembly:
             return None
         if len(partial.pieces) < count:
             while self._bytes > MAX_BYTES:
-                self._drop(next(iter(self._partial)))
+                self._drop(next(iter(self.partial)))
             return None
-        del self._partial[key]
+        del self.partial[key]
         self._bytes -= partial.size
         pieces = partial.pieces
         restoring = count in pieces
@@ -73,26 +83,24 @@ class Reassembly:
         return b"".join(pieces[i] for i in range(count)), restoring
 
     def was_late(self, key: Key, index: int) -> bool:
-        """Whether this fragment was not lost, as it seemed when its record was restored without it.
-        Tell but once."""
+        """Return whether this fragment's record was restored without it: it was late, not lost.
+
+        Say so once for each fragment.
+        """
         if self._restored.get(key) != index:
             return False
         del self._restored[key]
         return True
 
-    def __contains__(self, key: Key) -> bool:
-        """Whether pieces of this record wait here."""
-        return key in self._partial
-
     def expire(self, now: float) -> None:
         """Give up records that have waited too long."""
-        while self._partial:
-            key = next(iter(self._partial))
-            if now - self._partial[key].born <= MAX_AGE:
+        while self.partial:
+            key = next(iter(self.partial))
+            if now - self.partial[key].born <= MAX_AGE:
                 break
             self._drop(key)
 
     def _drop(self, key: Key) -> None:
-        partial = self._partial.pop(key)
+        partial = self.partial.pop(key)
         self._bytes -= partial.size
         self._counters["records_dropped.incomplete"] += 1

@@ -7,47 +7,53 @@ All our lists have one shape, for what is sent as for what is received::
     bodies   [body 0][body 1] ...                         one large buffer: a record in one piece
 """
 
-import ctypes
 import struct
 from typing import Final
 
+from tincan.device.pinned import Pinned
 from tincan.record.layout import HEADER_SIZE
 
-_IOV = struct.Struct("@PN")  # of a struct msghdr: iov, iovlen
-_SLOT = struct.Struct("@PNPN")  # two struct iovec: base and length of the header, of the body
-MAX_SEGMENTS: Final = 64  # UDP_MAX_SEGMENTS of kernels before 6.6
-MAX_BATCH: Final = 65507  # bytes of UDP payload in one call
+MAX_SEGMENTS: Final = 64
+"""Datagrams in one call: UDP_MAX_SEGMENTS of kernels before 6.6."""
+MAX_BATCH: Final = 65507
+"""Bytes of UDP payload in one call."""
+
+_IOV = struct.Struct("@PN")
+"""Of a struct msghdr: iov, iovlen."""
+_SLOT = struct.Struct("@PNPN")
+"""Two struct iovec: base and length of the header, of the body."""
 _LENGTH = struct.Struct("@N")
 _BODY_LENGTH: Final = _SLOT.size - _LENGTH.size
 SLOT_SIZE: Final = _SLOT.size
-ALIKE: Final = HEADER_SIZE - 2  # bytes of a header behind type and index
-
-
-def address_of(buffer: bytearray | memoryview) -> int:
-    return ctypes.addressof(ctypes.c_char.from_buffer(buffer))
+_ALIKE: Final = HEADER_SIZE - 2
+"""Bytes of a header behind type and index."""
 
 
 class Slots:
     """A list over ``headers`` of ``stride`` bytes and ``bodies`` of ``size`` bytes.
 
-    As many as there are bodies, of which the last may be shorter. The buffers stay where they are
-    as long as it lives. ``full``: bytes of a slot; ``address``: of the list; ``batch``: how many
-    slots the kernel takes as datagrams in one call. ``places[slot]``: the place of all that the
-    kernel may deliver in one call, from that slot on, at most from ``last_start`` on.
+    There are as many slots as there are bodies, of which the last may be shorter. Both buffers stay
+    where they are for as long as this object lives: resizing one raises BufferError.
+
+    ``full``: bytes of a slot. ``batch``: how many slots the kernel takes as datagrams in one call.
+    ``iovs[slot]``: the iov of all that the kernel may deliver in one call from that slot on, which
+    is at most ``last_start``.
     """
 
     __slots__ = (
         "_array",
         "_calls",
+        "_end",
+        "_list",
+        "_pins",
         "_singles",
-        "address",
         "batch",
         "bodies",
         "count",
         "full",
         "headers",
+        "iovs",
         "last_start",
-        "places",
         "size",
         "stride",
     )
@@ -66,45 +72,61 @@ class Slots:
             self.last_start -= 1
         self.batch = max(1, min(MAX_SEGMENTS, MAX_BATCH // self.full))
         self._array = bytearray(SLOT_SIZE * self.count)
-        self.address = address_of(self._array)
-        head, body = address_of(headers), address_of(bodies)
+        self._pins = Pinned(self._array), Pinned(headers), Pinned(bodies)
+        self._list, head, body = (pinned.address for pinned in self._pins)
         for i in range(self.count):
             _SLOT.pack_into(
                 self._array, i * SLOT_SIZE, head + i * stride, stride, body + i * size, size
             )
-        self.shorten(self.count - 1, short)
-        self.places = [self.place(first, room) for first in range(self.last_start + 1)]
+        self._end = self.count - 1, short
+        self.shorten(*self._end)
+        self.iovs = [self.iov(first, room) for first in range(self.last_start + 1)]
         self._calls: dict[int, list[tuple[bytes, int]]] = {}
         self._singles: list[tuple[bytes, int]] = []
 
-    def place(self, first: int, count: int) -> bytes:
+    def iov(self, first: int, count: int) -> bytes:
         """Return what a message header says (iov, iovlen) of ``count`` slots from ``first`` on."""
-        return _IOV.pack(self.address + first * SLOT_SIZE, 2 * count)
+        return _IOV.pack(self._list + first * SLOT_SIZE, 2 * count)
 
     def calls(self, count: int, segmented: bool) -> list[tuple[bytes, int]]:
-        """Return the calls that send the first ``count`` slots: places, and the size of the
-        datagrams in each, 0 for one alone. ``segmented``: whether the kernel takes several."""
+        """Return the calls that send the first ``count`` slots: (iov, bytes of each datagram).
+
+        The bytes are 0 for a datagram alone. ``segmented``: whether the kernel takes several.
+        """
         if not segmented:
             for slot in range(len(self._singles), count):
-                self._singles.append((self.place(slot, 1), 0))
+                self._singles.append((self.iov(slot, 1), 0))
             return self._singles[:count]
         found = self._calls.get(count)
         if found is None:
             found = self._calls[count] = []
             for first in range(0, count, self.batch):
                 number = min(self.batch, count - first)
-                found.append((self.place(first, number), self.full if number > 1 else 0))
+                found.append((self.iov(first, number), self.full if number > 1 else 0))
         return found
 
     def shorten(self, slot: int, size: int) -> None:
         """Let the body of ``slot`` count with its first ``size`` bytes."""
         _LENGTH.pack_into(self._array, slot * SLOT_SIZE + _BODY_LENGTH, size)
 
-    def alike(self, one: int, first: int, after: int) -> bool:
-        """Whether the datagrams in the slots from ``first`` up to ``after`` are of the same record
-        as the one in slot ``one``: their headers end alike."""
+    def end_at(self, slot: int, size: int) -> None:
+        """Let the list end in ``slot``, with ``size`` bytes of body; the slots before are full.
+
+        For a list that is sent. Most records of a flow end alike: then there is nothing to do.
+        """
+        if self._end != (slot, size):
+            before = self._end[0]
+            self.shorten(before, min(self.size, len(self.bodies) - before * self.size))
+            self.shorten(slot, size)
+            self._end = slot, size
+
+    def all_of_record(self, of: int, first: int, after: int) -> bool:
+        """Return whether the slots from ``first`` up to ``after`` hold the record of slot ``of``.
+
+        They do if their headers end as its header does.
+        """
         headers, stride = self.headers, self.stride
-        end = headers[(one + 1) * stride - ALIKE : (one + 1) * stride]
+        end = headers[(of + 1) * stride - _ALIKE : (of + 1) * stride]
         return headers.count(end, first * stride, after * stride) == after - first
 
     def datagram(self, slot: int, size: int) -> bytes:

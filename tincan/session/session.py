@@ -34,6 +34,7 @@ from tincan.crypto.noise import Handshake
 from tincan.crypto.primitives import Aead, PrivateKey, hmac_sha256, same, sha256
 from tincan.crypto.window import ReplayWindow
 from tincan.errors import HandshakeFailed
+from tincan.record.keys import OpeningKey, Recipient, SealingKey
 from tincan.record.layout import HANDSHAKE_INIT, HANDSHAKE_RESPONSE, HEADER, HEADER_SIZE, VERSION
 
 __all__ = ["OpeningKey", "ReplayWindow", "SealingKey", "Session", "State"]
@@ -102,37 +103,6 @@ RESPONDER: Final = {
 }
 
 
-class SealingKey:
-    """What the sender of records needs. ``counter``: the next to use, counted by the sender."""
-
-    __slots__ = ("aead", "born", "counter", "receiver")
-
-    def __init__(self, aead: Aead, receiver: int, born: float) -> None:
-        self.aead = aead
-        self.receiver = receiver
-        self.counter = 0
-        self.born = born
-
-
-class OpeningKey:
-    """What the receiver of records needs.
-
-    ``confirmed``: a record has authenticated under it; until then Session.opened() must be told.
-    ``usual``: whatever its user likes to remember about the last record.
-    """
-
-    __slots__ = ("aead", "born", "confirmed", "index", "owner", "usual", "window")
-
-    def __init__(self, aead: Aead, index: int, born: float, owner: object) -> None:
-        self.aead = aead
-        self.index = index
-        self.window = ReplayWindow()
-        self.born = born
-        self.owner = owner
-        self.confirmed = False
-        self.usual: object = None
-
-
 @dataclass(frozen=True, slots=True)
 class _Generation:
     """The keys of one handshake."""
@@ -191,7 +161,7 @@ class Session:
         initiator: bool,
         payload: bytes,
         new_index: Callable[[], int],
-        owner: object,
+        owner: Recipient,
         on_keys: Callable[[], None] = lambda: None,
         jitter: Callable[[], float] = lambda: 0.0,
         wall: Callable[[], float] | None = None,

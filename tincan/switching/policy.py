@@ -11,7 +11,7 @@ Split horizon: what came in by a link goes to the TAP and never to another link.
 from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
-from typing import Final, Generic, NamedTuple, Protocol, TypeVar
+from typing import Final, Generic, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from tincan.switching.bucket import TokenBucket
 from tincan.switching.frame import (
@@ -67,14 +67,19 @@ class Route(NamedTuple, Generic[PeerT]):
     protocol: int
 
 
+Deliver: TypeAlias = Callable[[memoryview], int | None]
+"""Takes a frame, virtio header first, where it is to go; None: there is no room. Raises OSError."""
+
+
 class Admission(NamedTuple, Generic[PeerT]):
-    """Frames with this header go to the TAP if ``link`` delivers them, with ``shortest`` bytes at
-    least."""
+    """Frames with this header go to ``deliver`` if ``link`` delivers them, with ``shortest`` bytes
+    at least."""
 
     link: PeerT
     source: Entry[PeerT] | None
     protocol: int
     shortest: int
+    deliver: Deliver
 
 
 @dataclass(slots=True)
@@ -101,6 +106,7 @@ class Policy(Generic[PeerT]):
         self.never = NeverForward()
         self.attached = False  # a controller is attached here
         self.blocked = False  # our TAP is: another node serves the same segment
+        self.deliver: Deliver = len  # to our TAP, once there is one: see ``deliver_by``
         self._counters = counters
         self._claimed = claimed
         self._out: dict[str, TokenBucket] = {}
@@ -111,6 +117,11 @@ class Policy(Generic[PeerT]):
         """Something has changed that decides about frames: forget all answers."""
         self.routes.clear()
         self.admissions.clear()
+
+    def deliver_by(self, deliver: Deliver) -> None:
+        """Have frames for our TAP go to ``deliver`` from now on."""
+        self.deliver = deliver
+        self.changed()
 
     def set_never(self, never: NeverForward) -> None:
         """Replace the never-forward set; beacons, malformed and gateway frames stay in it."""
@@ -220,28 +231,28 @@ class Policy(Generic[PeerT]):
 
     # -- from a link to the TAP
 
-    def admit(self, link: PeerT, frame: Frame, now: float) -> bool:
-        """Whether a frame that ``link`` delivered goes to the TAP; if not, that was counted."""
+    def admit(self, link: PeerT, frame: Frame, now: float) -> Deliver | None:
+        """Return where a frame that ``link`` delivered goes; if nowhere, that was counted."""
         if self.blocked:
             self._drop("loop_blocked")
-            return False
+            return None
         kind = classify(frame, self.never)
         if kind in self.never.kinds:
             self._drop(f"{kind.value}_from_peer")
             refused = self._refused.setdefault((link, kind), Refused())
             refused.count += 1
             refused.last = now
-            return False
+            return None
         if kind is Kind.NEIGHBOUR and self.attached and link.attended:
             self._drop("neighbour_from_peer")  # two controllers speak for it: no frames
-            return False
+            return None
         destination, source = bytes(frame[:6]), bytes(frame[6:12])
         vlan, ethertype, payload = vlan_and_type(frame)
         learned = self.table.learn(source, vlan, link, now)
         if learned is Learned.CLAIMED:
             self._claimed(source, vlan, link)
             self._drop("source_claimed")
-            return False
+            return None
         if learned is Learned.FULL:
             self._counters["macs_not_learned"] += 1
         if destination[0] & 1:
@@ -251,20 +262,20 @@ class Policy(Generic[PeerT]):
                 bucket = self._in[link, reason] = TokenBucket(FLOOD_RATE, FLOOD_BURST)
             if not bucket.allow(now):
                 self._drop(f"{reason}_policed_from_peer")
-                return False
-            return True
+                return None
+            return self.deliver
         entry = self.table.lookup(destination, vlan)
         if entry is not None and entry.port is not LOCAL:
             self._drop("not_ours")  # split horizon: we are not on its way
-            return False
+            return None
         if kind is Kind.PLAIN and payload == ETHERNET_SIZE and ethertype in REMEMBERED_TYPES:
             if len(self.admissions) >= MAX_REMEMBERED:
                 self.admissions.clear()
             protocol = REMEMBERED_TYPES[ethertype]
             self.admissions[bytes(frame[:ETHERNET_SIZE])] = Admission(
-                link, self.table.lookup(source, vlan), protocol, SHORTEST[protocol]
+                link, self.table.lookup(source, vlan), protocol, SHORTEST[protocol], self.deliver
             )
-        return True
+        return self.deliver
 
     def _drop(self, reason: str) -> None:
         self._counters[f"frames_dropped.{reason}"] += 1

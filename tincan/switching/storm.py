@@ -8,12 +8,27 @@ controller captures before that place and which we would leave to it anyway, sta
 Of unicast frames, those to the addresses that are known at peers come in as always.
 """
 
-import struct
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from tincan.device.filter import (
+    ACCEPT,
+    AND,
+    JA,
+    JEQ,
+    JGE,
+    JGT,
+    JSET,
+    LD_B,
+    LD_H,
+    LD_W,
+    RANDOM,
+    REFUSE,
+    Steps,
+    assemble,
+)
 from tincan.switching.policy import FLOOD_RATE
 
 STORM_RATE: Final = 4 * FLOOD_RATE  # frames/s offered, over all kinds, from which it is a storm
@@ -35,19 +50,8 @@ GROUP: Final = (
 UNICAST: Final = ("frames_dropped.unknown_unicast_policed", "frames_dropped.local_destination")
 BOTH: Final = ("frames_flooded",)
 
-# linux/filter.h
-_LD_H, _LD_B, _LD_W = 0x28, 0x30, 0x20
-_AND, _JA, _JEQ, _JGT, _JGE, _JSET, _RET = 0x54, 0x05, 0x15, 0x25, 0x35, 0x45, 0x06
-_RANDOM: Final = 0xFFFFF000 + 56  # SKF_AD_OFF + SKF_AD_RANDOM
-_ALL: Final = 0xFFFFFFFF
-_INSTRUCTION = struct.Struct("=HBBI")
-
-NOTHING: Final = _INSTRUCTION.pack(_RET, 0, 0, 0)
+NOTHING: Final = assemble(REFUSE)
 """The program that lets no frame in."""
-
-_Steps = list[tuple[int, int, int, int]]
-_ACCEPT: Final[_Steps] = [(_RET, 0, 0, _ALL)]
-_REFUSE: Final[_Steps] = [(_RET, 0, 0, 0)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,47 +71,47 @@ class Filter:
         """Return the instructions (struct sock_filter each)."""
         group = (self._hush() if not self.neighbours else []) + self._thin()
         unicast = self._unicast()
-        steps: _Steps = [
-            (_LD_B, 0, 0, 0),
-            (_JSET, 0, 1, 1),  # a group frame?
-            (_JA, 0, 0, len(unicast)),
+        steps: Steps = [
+            (LD_B, 0, 0, 0),
+            (JSET, 0, 1, 1),  # a group frame?
+            (JA, 0, 0, len(unicast)),
             *unicast,
-            *(group if self.group else _ACCEPT),
+            *(group if self.group else ACCEPT),
         ]
-        return b"".join(_INSTRUCTION.pack(*step) for step in steps)
+        return assemble(steps)
 
-    def _unicast(self) -> _Steps:
+    def _unicast(self) -> Steps:
         if self.known is None:
-            return _ACCEPT
-        steps: _Steps = []
+            return ACCEPT
+        steps: Steps = []
         for mac in sorted(self.known):
             high, low = int.from_bytes(mac[:2], "big"), int.from_bytes(mac[2:], "big")
-            steps += [(_LD_W, 0, 0, 2), (_JEQ, 0, 3, low), (_LD_H, 0, 0, 0), (_JEQ, 0, 1, high)]
-            steps += _ACCEPT
+            steps += [(LD_W, 0, 0, 2), (JEQ, 0, 3, low), (LD_H, 0, 0, 0), (JEQ, 0, 1, high)]
+            steps += ACCEPT
         return steps + self._thin()
 
-    def _hush(self) -> _Steps:
+    def _hush(self) -> Steps:
         """Refuse ARP, neighbour solicitations and advertisements."""
         return [
-            (_LD_H, 0, 0, 12),
-            (_JEQ, 0, 1, 0x0806),
-            *_REFUSE,
-            (_JEQ, 0, 6, 0x86DD),
-            (_LD_B, 0, 0, 20),
-            (_JEQ, 0, 4, 58),  # ICMPv6
-            (_LD_B, 0, 0, 54),
-            (_JGE, 0, 2, 135),  # neighbour solicitation
-            (_JGT, 1, 0, 136),  # and advertisement
-            *_REFUSE,
+            (LD_H, 0, 0, 12),
+            (JEQ, 0, 1, 0x0806),
+            *REFUSE,
+            (JEQ, 0, 6, 0x86DD),
+            (LD_B, 0, 0, 20),
+            (JEQ, 0, 4, 58),  # ICMPv6
+            (LD_B, 0, 0, 54),
+            (JGE, 0, 2, 135),  # neighbour solicitation
+            (JGT, 1, 0, 136),  # and advertisement
+            *REFUSE,
         ]
 
-    def _thin(self) -> _Steps:
+    def _thin(self) -> Steps:
         return [
-            (_LD_W, 0, 0, _RANDOM),
-            (_AND, 0, 0, 0xFFFF),
-            (_JGT, 0, 1, max(self.part - 1, 0)),
-            *_REFUSE,
-            *_ACCEPT,
+            (LD_W, 0, 0, RANDOM),
+            (AND, 0, 0, 0xFFFF),
+            (JGT, 0, 1, max(self.part - 1, 0)),
+            *REFUSE,
+            *ACCEPT,
         ]
 
 

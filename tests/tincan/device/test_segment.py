@@ -12,19 +12,21 @@ from scapy.layers.l2 import Dot1Q, Ether
 from scapy.packet import Packet, Raw
 
 from tincan.device.segment import (
-    GSO_ECN,
-    GSO_NONE,
-    GSO_TCPV4,
-    GSO_TCPV6,
-    GSO_UDP_L4,
     MAX_SEGMENTS,
-    NEEDS_CSUM,
-    VNET,
     _invert,
     _sum,
     complete_checksum,
     segment,
     split,
+)
+from tincan.device.vnet import (
+    GSO_ECN,
+    GSO_NONE,
+    GSO_TCPV4,
+    GSO_TCPV6,
+    GSO_UDP_L4,
+    NEEDS_CSUM,
+    VNET,
 )
 from tincan.errors import MalformedDatagram
 

@@ -10,8 +10,9 @@ import aioice.stun
 
 from tincan.device.udp import Address, UdpSocket
 from tincan.ice.agent import IceAgent
-from tincan.ice.stun import CHANNEL, channel_data, is_channel_data, is_stun
-from tincan.path.path import Path, TurnServer
+from tincan.ice.stun import CHANNEL, is_channel_data, is_stun
+from tincan.path.description import TurnServer
+from tincan.path.path import Path
 
 
 class BenchPump:
@@ -64,13 +65,7 @@ class BenchPump:
 
 def send(path: Path, datagram: bytes) -> None:
     """Send a record along ``path``."""
-    if path.relay_send is not None:
-        path.relay_send(datagram)
-        return
-    assert path.socket is not None
-    if path.channel is not None:
-        datagram = channel_data(path.channel, datagram)
-    path.socket.sendto(datagram, path.address)
+    path.carrier.send_plain([datagram])
 
 
 class Peer:

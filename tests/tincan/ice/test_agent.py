@@ -12,7 +12,8 @@ from tests.tincan.ice.ice_bench import Peer, StunServer, crosses, meet, until
 from tincan.device.udp import Address
 from tincan.errors import LinkError
 from tincan.ice import agent as module
-from tincan.path.path import Description, TurnServer
+from tincan.path.description import Description, TurnServer
+from tincan.path.direct import Direct
 
 A, B, C = "127.0.0.1", "127.0.0.2", "127.0.0.3"
 Make = Callable[..., Peer]
@@ -75,9 +76,9 @@ async def test_two_agents_connect_and_records_cross_both_ways(make: Make) -> Non
     a, b = make(True), make(False, [A, B])
     path_a, path_b = await meet(a, b)
     assert (path_a.local, path_a.remote) == (path_b.local, path_b.remote) == ("host", "host")
-    assert (path_a.channel, path_a.relay_send) == (None, None)
-    assert path_b.socket is not None
-    assert path_a.address == path_a.peer_address == path_b.socket.address
+    assert isinstance(path_a.carrier, Direct)
+    assert path_a.carrier.channel is None
+    assert path_a.carrier.address == path_a.peer_address == path_b.carrier.source
     assert await crosses(path_a, b)
     assert await crosses(path_b, a)
     assert a.agent.path is path_a
@@ -89,7 +90,7 @@ async def test_two_agents_connect_and_records_cross_both_ways(make: Make) -> Non
 async def test_over_ipv6(make: Make) -> None:
     a, b = make(True, ["::1"]), make(False, ["::1"])
     path_a, path_b = await meet(a, b)
-    assert path_a.address[0] == "::1"
+    assert path_a.carrier.address[0] == "::1"
     assert await crosses(path_a, b)
     assert await crosses(path_b, a)
 
@@ -147,17 +148,16 @@ async def test_a_relay_waits_for_direct_pairs_and_gives_way_to_a_late_one(make: 
             a.agent.connect(Description(answer.ufrag, answer.pwd, lines)), b.agent.connect(offer)
         )
     assert path.relayed
-    assert path.address == relay
+    assert path.carrier.address == relay
     assert clock.seconds >= 0.5
     assert a.paths == b.paths == []
     a.pump.blocked.clear()
     b.pump.blocked.clear()
     await until(lambda: a.paths and b.paths)
     assert a.paths == [a.agent.path]
-    assert a.paths[0].address == direct
+    assert a.paths[0].carrier.address == direct
     assert not a.paths[0].relayed
-    assert b.paths[0].socket is not None
-    assert b.paths[0].socket.address == direct
+    assert b.paths[0].carrier.source == direct
     assert await crosses(a.paths[0], b)
     assert await crosses(b.paths[0], a)
 

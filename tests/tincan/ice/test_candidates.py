@@ -19,7 +19,7 @@ from tincan.ice.candidates import (
     worth_pairing,
 )
 from tincan.ice.checks import local_candidate
-from tincan.path.path import MAX_CANDIDATES
+from tincan.path.description import MAX_CANDIDATES
 
 GOOD = "abc 1 udp 2130706431 192.0.2.7 5000 typ host"
 

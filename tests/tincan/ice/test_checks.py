@@ -19,7 +19,7 @@ from tincan.device.udp import Address
 from tincan.ice import checks as ice
 from tincan.ice.checks import Base, CandidatePair, CheckList, TurnStream, TurnUdp, local_candidate
 from tincan.ice.stun import channel_data
-from tincan.path.path import TurnServer
+from tincan.path.description import TurnServer
 
 State = CandidatePair.State
 REMOTE = ("192.0.2.7", 7000)

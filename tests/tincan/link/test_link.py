@@ -1,20 +1,26 @@
 """A link against a peer that misbehaves, a path that loses, and its own removal."""
 
 from collections import Counter
-from types import SimpleNamespace
 from typing import Any, cast
 
 from tincan.crypto.primitives import Aead
-from tincan.device.tap import Offloads
-from tincan.link.link import CLOSE_BURST, ICC_BURST, MAX_ICC, Link
+from tincan.device.twin import Twin
+from tincan.link.items import MAX_ICC
+from tincan.link.link import CLOSE_BURST, ICC_BURST, Link
 from tincan.link.listener import LinkState
-from tincan.path.attempt import Negotiation
+from tincan.path.attempt import Attempt
+from tincan.path.direct import Direct
 from tincan.path.path import Path
-from tincan.pump.ingress import MAX_CONTROL, Ingress, Source
+from tincan.path.stream import Stream
+from tincan.pump.delivery import Delivery
+from tincan.pump.ingress import MAX_CONTROL, Ingress
+from tincan.record.keys import OpeningKey, SealingKey
 from tincan.record.layout import ECHO, HEADER_SIZE, SIZE, TAG_SIZE, ZERO_NONCE, Item, item
-from tincan.session.session import OpeningKey, SealingKey
+from tincan.record.pages import Pool
+from tincan.record.port import Port
 from tincan.switching.policy import Policy
 
+POOL = Pool()
 KEY = bytes(32)
 THERE = ("192.0.2.1", 4000)
 
@@ -42,11 +48,6 @@ class Heard:
         return lambda *_: self.events.append(name)
 
 
-class FakeSource:
-    def __init__(self, negotiation: Negotiation) -> None:
-        self.negotiation = negotiation
-
-
 class Setting:
     """A link whose path is a stream relay that keeps what it is given."""
 
@@ -58,24 +59,25 @@ class Setting:
         self.link = Link(
             "ab" * 32,
             elected=elected,
+            make_session=lambda _: cast(Any, FakeSession()),
             events=cast(Any, self.heard),
             counters=self.counters,
+            pool=POOL,
             attached=lambda: True,
             refuse=lambda host: host.startswith("10.0.3."),
             mtu_probing=False,
             clock=lambda: self.now,
         )
-        self.link.session = cast(Any, FakeSession())
-        self.negotiation = Negotiation(1, self.link, cast(Any, None), cast(Any, None))
-        self.path = Path(None, THERE, 0x4000, "relay", "relay", THERE, self.sent.append)
-        self.source = cast(Source, FakeSource(self.negotiation))
-        self.link.begin(self.negotiation)
+        self.attempt = Attempt(1, self.link.handshake, cast(Any, None), cast(Any, None))
+        self.path = Path(Stream(self.sent.append, THERE), "relay", "relay", THERE)
+        self.port = self.attempt.stream
+        self.link.begin(self.attempt)
         if running:
-            self.negotiation.path = self.path
-            self.link._move(self.negotiation, self.now)
+            self.attempt.path = self.path
+            self.link._move(self.attempt, self.now)
 
     def control(self, kind: int, payload: bytes) -> None:
-        self.link.control(kind, payload, self.source, self.now)
+        self.link.control(kind, payload, self.port, self.now)
 
     def items(self) -> list[bytes]:
         """What was sent, opened: each is one datagram here."""
@@ -110,9 +112,9 @@ async def test_a_peers_controller_cannot_flood_ours() -> None:
 
 async def test_a_peer_that_keeps_saying_goodbye_is_left_to_liveness() -> None:
     setting = Setting()
-    key = cast(Any, type("Key", (), {"confirmed": True, "usual": None}))
+    key = cast(Any, type("Key", (), {"confirmed": True, "last_address": None}))
     for _ in range(50):
-        setting.link.authenticated(key, setting.source, None, setting.now)
+        setting.link.heard(key, setting.port, None, setting.now)
         setting.control(Item.CLOSE, b"")
     assert setting.heard.events.count("link_disconnected") == CLOSE_BURST
     assert setting.link.state is LinkState.CONNECTED
@@ -122,11 +124,11 @@ async def test_a_peer_that_keeps_saying_goodbye_is_left_to_liveness() -> None:
 async def test_one_record_costs_few_answers() -> None:
     setting = Setting()
     policy: Policy[Link] = Policy(setting.counters, lambda *_: None)
-    tap = cast(Any, type("Tap", (), {"write": len, "offloads": Offloads()}))
-    ingress = Ingress(tap, policy, setting.counters)
+    delivery = Delivery(Twin(), setting.counters)
+    ingress = Ingress(delivery, policy, setting.counters, POOL)
     setting.sent.clear()
     body = item(Item.MTU_PROBE, SIZE.pack(1300)) * 1000
-    ingress._items(setting.link, setting.source, memoryview(body), 0, len(body), setting.now)
+    ingress._items(setting.link, setting.port, memoryview(body), 0, len(body), setting.now)
     assert len(setting.sent) == MAX_CONTROL
     assert setting.counters["items_dropped.too_many"] == 1000 - MAX_CONTROL
     await setting.link.close()
@@ -143,9 +145,9 @@ async def test_a_new_path_is_probed_until_an_answer_comes() -> None:
 
         def stop_consent(self) -> None: ...
 
-    setting.negotiation.agent = cast(Any, Agent())
+    setting.attempt.agent = cast(Any, Agent())
     setting.link.session.start = lambda now: []  # type: ignore[method-assign]
-    await setting.link.connect(setting.negotiation, cast(Any, None))
+    await setting.link.connect(setting.attempt, cast(Any, None))
     for step in range(4):
         assert len(setting.sent) == 1 + step, "one probe, and another each time"
         setting.now += 0.51
@@ -162,8 +164,8 @@ async def test_a_link_revived_by_a_frame_probes_again() -> None:
         setting.now += 0.5
         setting.link.tick()
     assert not setting.link.up
-    key = cast(Any, type("Key", (), {"confirmed": True, "usual": None}))
-    setting.link.authenticated(key, setting.source, None, setting.now)
+    key = cast(Any, type("Key", (), {"confirmed": True, "last_address": None}))
+    setting.link.heard(key, setting.port, None, setting.now)
     assert setting.link.state is LinkState.CONNECTED
     assert setting.link._armed <= setting.now  # else only the next rekey would wake it
     await setting.link.close()
@@ -171,16 +173,19 @@ async def test_a_link_revived_by_a_frame_probes_again() -> None:
 
 async def test_a_path_does_not_roam_into_the_overlay() -> None:
     setting = Setting()
-    sock = cast(Any, SimpleNamespace(address=("192.0.2.77", 9)))
-    setting.negotiation.path = Path(sock, THERE, None, "host", "host", THERE)
-    cast(Any, setting.source).sock = sock
-    key = cast(Any, type("Key", (), {"confirmed": True, "usual": None}))
-    for host, port in (("192.0.2.9", 5000), ("10.0.3.7", 5000)):
-        setting.link.authenticated(key, setting.source, (host, port), setting.now)
+    sock = cast(Any, object())
+    port = Port(sock, setting.attempt, setting.link.handshake)
+    setting.attempt.path = Path(Direct(sock, THERE, setting.counters), "host", "host", THERE)
+    key = cast(Any, type("Key", (), {"confirmed": True, "last_address": None}))
+    for host, number in (("192.0.2.9", 5000), ("10.0.3.7", 5000)):
+        setting.link.heard(key, port, (host, number), setting.now)
         assert setting.link.path is not None
-        assert setting.link.path.address == ("192.0.2.9", 5000)
+        assert setting.link.path.carrier.address == ("192.0.2.9", 5000)
+        assert setting.link.path.peer_address == ("192.0.2.9", 5000)
+        assert setting.link.outgoing.carrier is setting.link.path.carrier
     assert setting.counters["paths_roamed.refused"] == 1
-    setting.negotiation.path = setting.path
+    setting.attempt.path = setting.path
+    setting.link.outgoing.follow(setting.path.carrier)
     await setting.link.close()
 
 

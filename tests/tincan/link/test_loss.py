@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lab.bench.pump import frame
+from lab.bench.ends import frame
 from tincan.crypto.window import ReplayWindow
 from tincan.link.loss import (
     CLEAN,

@@ -1,12 +1,12 @@
 """What a link sees to before it sends: the device's queue, losses, and that its size is in use."""
 
 import time
-from dataclasses import replace
 
 import pytest
 
-from lab.bench.pump import End, frame
-from tincan.link.outgoing import LOOK_BYTES, LOOK_INTERVAL
+from lab.bench.ends import End, frame
+from tincan.link.outgoing import LOOK_BYTES, LOOK_INTERVAL_S
+from tincan.path.stream import Stream
 
 
 @pytest.fixture
@@ -23,18 +23,17 @@ def looks(ends: tuple[End, End], monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def send(one: End, *sizes: int, now: float) -> None:
-    one.tap.waiting = [frame(size) for size in reversed(sizes)]
-    one.egress.wake(now)
+    one.wake(*map(frame, sizes), now=now)
 
 
 def test_a_queue_that_does_not_stand_is_seldom_looked_at(
     ends: tuple[End, End], looks: list[int]
 ) -> None:
     one, _ = ends
-    begun = one.link.tx_bytes
+    begun = one.link.outgoing.tx_bytes
     for number in range(200):
-        send(one, 65226, now=1.0 + number * LOOK_INTERVAL / 100)
-    assert 2 <= len(looks) <= 4 + (one.link.tx_bytes - begun) // LOOK_BYTES
+        send(one, 65226, now=1.0 + number * LOOK_INTERVAL_S / 100)
+    assert 2 <= len(looks) <= 4 + (one.link.outgoing.tx_bytes - begun) // LOOK_BYTES
 
 
 def test_small_frames_do_not_look_in_place_of_large_ones(
@@ -54,41 +53,42 @@ def test_every_large_record_looks_while_a_queue_stands(
     monkeypatch.setattr(one.sock, "unsent", lambda: 8 << 20)
     begun = time.monotonic()
     for number in range(100):
-        send(one, 65226, now=begun + number * LOOK_INTERVAL)
+        send(one, 65226, now=begun + number * LOOK_INTERVAL_S)
     assert one.counters["frames_dropped.device_backlog"] >= 40
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["by socket", "by stream"])
 def test_path_mtu_discovery_hears_of_traffic(ends: tuple[End, End], stream: bool) -> None:
     one, _ = ends
-    path = one.negotiation.path
-    assert path is not None
     sent: list[bytes] = []
     if stream:
-        one.negotiation.path = replace(path, socket=None, relay_send=sent.append)
-    before = one.link._traffic_due
+        one.go_by(Stream(sent.append, one.sock.address))
+    before = one.link.outgoing._traffic_due
     send(one, 9000, now=time.monotonic())
-    assert one.link._traffic_due > before
+    assert one.link.outgoing._traffic_due > before
     assert bool(sent) is stream
 
 
 def test_a_lossy_path_has_parities_with_large_records_only(ends: tuple[End, End]) -> None:
     one, _ = ends
-    one.link.loss.share, one.link.loss._at = 0.01, 1.0
+    one.link.outgoing.loss.share, one.link.outgoing.loss._at = 0.01, 1.0
     send(one, 66, now=1.0)
-    assert (one.link.tx_records, one.link.tx_datagrams) == (1, 1)
+    assert (one.link.outgoing.tx_records, one.link.outgoing.tx_datagrams) == (1, 1)
     send(one, 65226, now=1.0)  # not for the kernel to segment, so it stays whole
-    assert (one.link.tx_records, one.link.tx_datagrams) == (2, 1 + 45 + 1)
+    assert (one.link.outgoing.tx_records, one.link.outgoing.tx_datagrams) == (2, 1 + 45 + 1)
 
 
 def test_a_run_that_the_kernel_refuses_counts_with_all_its_records(ends: tuple[End, End]) -> None:
     one, _ = ends
-    one.link.loss.share, one.link.loss._at = 0.01, 1.0
-    one.sock.close()
+    one.link.outgoing.loss.share, one.link.outgoing.loss._at = 0.01, 1.0
+    one.close()
+    outgoing, key = one.link.outgoing, one.session.sealing
+    assert key is not None
+    assert outgoing.carrier is not None
     for number in range(12):
         one.link.record.append(b"")
-        one.link.record.seal(one.session.sealing, one.link.body, None)  # type: ignore[arg-type]
+        one.link.record.seal(key, outgoing.body, None)
         assert one.link.record.records == number + 1
-    assert not one.link._transmit(one.negotiation.path, 1.0)  # type: ignore[arg-type]
+    assert not outgoing._send_sealed(outgoing.carrier, 1.0)
     assert one.counters["records_dropped.send_error"] == 12
     assert not one.link.record.records

@@ -9,13 +9,15 @@ from typing import Any, cast
 import pytest
 
 from tincan.crypto.primitives import Aead
-from tincan.path.direct import PathTooSmall, transmit
-from tincan.path.path import Path
+from tincan.errors import PathTooSmall
+from tincan.path.direct import Direct
+from tincan.record.batch import Batch
+from tincan.record.keys import SealingKey
 from tincan.record.layout import HEADER_SIZE
-from tincan.record.outgoing import OpenRecord
+from tincan.record.pages import Pool
 from tincan.record.slots import MAX_BATCH, MAX_SEGMENTS, SLOT_SIZE
-from tincan.session.session import SealingKey
 
+POOL = Pool()
 HERE = ("192.0.2.1", 7)
 IOV = struct.Struct("@PN")
 
@@ -30,8 +32,8 @@ class FakeSocket:
         self._begin = 0
         self._refusals = refusals  # (only if segmented, least size of a datagram, error)
 
-    def send(self, place: bytes, size: int, _: object) -> None:
-        address, pieces = IOV.unpack(place)
+    def send(self, iov: bytes, size: int, _: object) -> None:
+        address, pieces = IOV.unpack(iov)
         count = pieces // 2
         for segmented, least, number in self._refusals:
             if (size or not segmented) and self.full >= least:
@@ -42,8 +44,8 @@ class FakeSocket:
         self.sent.append((count, size))
 
 
-def sealed(size: int, body: int) -> OpenRecord:
-    record = OpenRecord()
+def sealed(size: int, body: int) -> Batch:
+    record = Batch(POOL)
     record.append(bytes(size))
     record.seal(SealingKey(Aead(bytes(32)), 7, 0.0), body, None)
     return record
@@ -51,10 +53,10 @@ def sealed(size: int, body: int) -> OpenRecord:
 
 def send(sock: FakeSocket, size: int = 48000, body: int = 1456) -> tuple[bool, Counter[str]]:
     counters: Counter[str] = Counter()
-    path = Path(cast(Any, sock), HERE, None, "host", "host", HERE)
+    carrier = Direct(cast(Any, sock), HERE, counters)
     sock.sent.clear()
     sock.full = HEADER_SIZE + body
-    return transmit(path, sealed(size, body), counters), counters
+    return sealed(size, body).send_by(carrier) is not None, counters
 
 
 @pytest.mark.parametrize("size", [100, 1440, 1441, 48000, 65000, 114000, 262000])

@@ -1,16 +1,15 @@
 """What the TAP hands over goes to the right links, whole, once, in order, however it is mixed."""
 
-import ctypes
 from collections import Counter
-from typing import cast
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tincan.device.tap import Offloads, Tap
-from tincan.link.link import Link
+from tincan.device.device import Offloads
+from tincan.device.twin import Twin
 from tincan.pump.egress import TAP_BUDGET, Egress
+from tincan.record.batch import Batch
 from tincan.record.layout import (
     ITEM,
     ITEM_SIZE,
@@ -22,35 +21,15 @@ from tincan.record.layout import (
     VNET_SIZE,
     Item,
 )
-from tincan.record.outgoing import OpenRecord
+from tincan.record.pages import Pool
 from tincan.switching.bucket import TokenBucket
 from tincan.switching.policy import Policy
 
+POOL = Pool()
 OURS = bytes.fromhex("0200000000aa")
 LARGEST = MAX_FRAME - VNET_SIZE  # 64 KiB of IP behind Ethernet and a VLAN tag
 FLOOD = -1
 UNKNOWN = -2
-
-
-class FakeTap:
-    """Hands out ``waiting``, as a TAP with or without a virtio header does."""
-
-    def __init__(self, vnet_hdr: bool) -> None:
-        self.offloads = Offloads(vnet_hdr, vnet_hdr, vnet_hdr)
-        self.waiting: list[bytes] = []
-        self.fd = -1
-        self.broken = False
-
-    def read(self, _: int, address: int, size: int) -> int:
-        if not self.waiting:
-            return -1
-        data = self.waiting.pop(0)[0 if self.offloads.vnet_hdr else VNET_SIZE :]
-        assert len(data) <= size, "cut off"
-        ctypes.memmove(address, data, len(data))
-        return len(data)
-
-    def refused(self) -> bool:
-        return self.broken
 
 
 class FakeLink:
@@ -58,7 +37,7 @@ class FakeLink:
 
     def __init__(self, number: int) -> None:
         self.mac = bytes([2, 0, 0, 0, 1, number])
-        self.record = OpenRecord()
+        self.record = Batch(POOL)
         self.up = True
         self.attended = True
         self.blocked = False
@@ -88,18 +67,18 @@ class FakeLink:
 
 class Scene:
     def __init__(self, links: int, *, vnet_hdr: bool = True) -> None:
-        self.tap = FakeTap(vnet_hdr)
+        self.tap = Twin(Offloads(vnet_hdr, vnet_hdr, vnet_hdr))
         self.counters: Counter[str] = Counter()
-        self.policy: Policy[Link] = Policy(self.counters, lambda *_: None)
+        self.policy: Policy[FakeLink] = Policy(self.counters, lambda *_: None)
         self.policy._out = {  # as many floods as a test likes
             reason: TokenBucket(1e9, 1e9)
             for reason in ("broadcast", "multicast", "unknown_unicast")
         }
         self.links = [FakeLink(number) for number in range(links)]
         for link in self.links:
-            self.policy.links.append(cast(Link, link))
-            self.policy.table.pin(link.mac, 0, cast(Link, link), 0.0)
-        self.egress = Egress(cast(Tap, self.tap), self.policy, self.counters)
+            self.policy.links.append(link)
+            self.policy.table.pin(link.mac, 0, link, 0.0)
+        self.egress = Egress(self.tap, self.policy, self.counters, POOL)
         self._serial = 0
 
     def frame(self, to: int, size: int, vlan: int | None = None) -> bytes:

@@ -6,14 +6,15 @@ import socket
 import struct
 import time
 from collections import Counter
-from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lab.bench.pump import End, frame, pair
+from lab.bench.ends import POOL, End, frame, pair
 from tincan.device.udp import UDP_SEGMENT, UdpSocket
+from tincan.path.channel import Channel
+from tincan.path.direct import Direct
 from tincan.pump.rehearsal import Rehearsal
 from tincan.record.landing import FIRST_SLOT
 from tincan.record.layout import (
@@ -41,7 +42,7 @@ def waiting(sock: UdpSocket) -> bool:
 
 def drain(end: End) -> None:
     while waiting(end.sock):
-        end.ingress.wake(end.source, time.monotonic())
+        end.ingress.wake(end.port, time.monotonic())
 
 
 def crosses(one: End, two: End) -> bool:
@@ -63,8 +64,8 @@ def test_a_record_without_end_fills_nothing(
         for index in range(200):
             datagram = HEADER.pack(RECORD, index, 255, VERSION, receiver, 5) + bytes(FIRST_SLOT)
             stranger.sendto(datagram, two.sock.address)
-            two.ingress.wake(two.source, time.monotonic())
-    assert two.source.held is None
+            two.ingress.wake(two.port, time.monotonic())
+    assert two.port.held is None
     assert crosses(one, two)
 
 
@@ -86,7 +87,7 @@ def test_tagged_frames_are_delivered(ends: tuple[End, End], tag: bytes) -> None:
     for _ in range(2):
         one.tap.waiting = [tagged]
         one.egress.wake(time.monotonic())
-        two.ingress.wake(two.source, time.monotonic())
+        two.ingress.wake(two.port, time.monotonic())
     assert two.tap.frames == 2
 
 
@@ -100,10 +101,10 @@ def test_an_unfinished_record_is_given_up_for_the_next(
             datagram = HEADER.pack(RECORD, index, 9, VERSION, receiver, 5) + bytes(FIRST_SLOT)
             stranger.sendto(datagram, two.sock.address)
         drain(two)
-        assert two.source.have == 3
+        assert two.port.filled_to == 3
     assert crosses(one, two)
     assert crosses(one, two)
-    assert two.source.held is None
+    assert two.port.held is None
 
 
 @st.composite
@@ -131,8 +132,8 @@ def test_whatever_arrives_is_counted(arriving: list[bytes], channel: int | None)
     assert two.tap.frames == 0
     if channel is None:
         assert crosses(one, two)
-    one.sock.close()
-    two.sock.close()
+    one.close()
+    two.close()
 
 
 @pytest.mark.parametrize("sizes", [[66] * 12, [106] * 30, [300, 300, 66], [1300] * 20])
@@ -146,7 +147,7 @@ def test_records_that_the_kernel_batched_come_out_one_by_one(
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
         ancillary = [(socket.SOL_UDP, UDP_SEGMENT, struct.pack("=H", segment))]
         sender.sendmsg(datagrams, ancillary, 0, two.sock.address)
-        two.ingress.wake(two.source, time.monotonic())
+        two.ingress.wake(two.port, time.monotonic())
     assert two.tap.frames == len(sizes)
     assert two.counters["records_dropped.forged"] == 0
     assert crosses(one, two)
@@ -158,7 +159,7 @@ def sealed(one: End, sizes: list[int], *, protected: bool = False) -> list[bytes
     assert key is not None
     for size in sizes:
         record.append(item(Item.FRAME, frame(size)))
-    (record.seal_protected if protected else record.seal)(key, one.link.body, None)
+    (record.seal_protected if protected else record.seal)(key, one.link.outgoing.body, None)
     datagrams = list(record.datagrams())
     record.clear()
     return datagrams
@@ -188,7 +189,7 @@ def test_a_strangers_fragment_costs_no_record(
             deliver(sender, two, run)
         stranger.sendto(odd, two.sock.address)
         deliver(sender, two, second[0])
-        two.ingress.wake(two.source, time.monotonic())
+        two.ingress.wake(two.port, time.monotonic())
         drain(two)
         stranger.sendto(odd, two.sock.address)
         for run in second[1:]:
@@ -201,7 +202,7 @@ def test_a_strangers_fragment_costs_no_record(
 def test_strangers_do_not_fill_reassembly(ends: tuple[End, End], stranger: socket.socket) -> None:
     """Not with the index of the rehearsals either."""
     one, two = ends
-    Rehearsal(two.ingress).go(time.monotonic())
+    Rehearsal(two.ingress, POOL).run_once(time.monotonic())
     runs = batches(one, [65226, 65226])
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender, stranger:
         deliver(sender, two, runs[0])
@@ -219,10 +220,10 @@ def test_strangers_do_not_fill_reassembly(ends: tuple[End, End], stranger: socke
 
 def test_a_rehearsal_delivers_and_counts_nothing(ends: tuple[End, End]) -> None:
     one, two = ends
-    rehearsal = Rehearsal(two.ingress)
+    rehearsal = Rehearsal(two.ingress, POOL)
     before = dict(two.counters)
     for step in range(20_000):  # for longer than a replay window
-        rehearsal.go(float(step))
+        rehearsal.run_once(float(step))
     assert two.tap.frames == 0
     assert dict(two.counters) == before
     assert crosses(one, two)
@@ -260,19 +261,18 @@ def test_no_frame_is_lost_with_one_datagram_of_each_record(
     ends: tuple[End, End], channel: int | None
 ) -> None:
     one, two = ends
-    path = one.negotiation.path
-    assert path is not None
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as wire:
         wire.bind(("127.0.0.1", 0))
         wire.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
         wire.setblocking(False)
-        one.negotiation.path = replace(path, address=wire.getsockname(), channel=channel)
-        one.link._resize()
-        one.link.loss.share = 0.01
-        one.link.loss._at = time.monotonic()
         lead = 0
-        if channel is not None:
+        if channel is None:
+            one.go_by(Direct(one.sock, wire.getsockname(), one.counters))
+        else:
+            one.go_by(Channel(one.sock, wire.getsockname(), channel, one.counters))
             two.sock.on_channel, lead = (lambda *_: None), CHANNEL_SIZE
+        one.link.outgoing.loss.share = 0.01
+        one.link.outgoing.loss._at = time.monotonic()
         arrived: Counter[bytes] = Counter()
         for number in range(30):
             one.tap.waiting = [frame(9000), frame(3000), frame(200)]
@@ -301,13 +301,12 @@ def test_what_follows_a_record_without_end_does_not_wait_for_it(ends: tuple[End,
     ):
         sender.bind(("127.0.0.1", 0))
         here = sender.getsockname()
-        assert two.negotiation.path is not None
-        two.negotiation.path = replace(two.negotiation.path, address=here, peer_address=here)
+        two.go_by(Direct(two.sock, here, two.counters))
         lost = sealed(one, [65226, 65226], protected=True)
         for run in (lost[:40], lost[40:50]):
             deliver(sender, two, run)
         drain(two)
-        assert two.source.have == 50
+        assert two.port.filled_to == 50
         for number in range(5):
             deliver(sender, two, sealed(one, [1514], protected=True))
             drain(two)
@@ -320,7 +319,8 @@ def test_what_follows_a_record_without_end_does_not_wait_for_it(ends: tuple[End,
         deliver(sender, two, half[4:])
         drain(two)
         assert two.tap.frames == 6
-        assert two.negotiation.path.address == here
+        assert two.link.path is not None
+        assert two.link.path.carrier.address == here
         assert not two.counters["paths_roamed"]
 
 

@@ -4,8 +4,7 @@ import ctypes
 import gc
 import itertools
 
-from tincan.record import pages as memory
-from tincan.record.pages import HUGE, PIECE, piece
+from tincan.record.pages import HUGE, PAGE, PIECE, Pool
 
 
 class Owner:
@@ -17,20 +16,21 @@ def address(taken: memoryview) -> int:
 
 
 def test_pieces_do_not_overlap_and_are_aligned_to_pages() -> None:
+    pool = Pool()
     owners = [Owner() for _ in range(20)]
-    pieces = [piece(owner) for owner in owners]
+    pieces = [pool.take(owner) for owner in owners]
     starts = sorted(map(address, pieces))
     assert all(len(each) == PIECE for each in pieces)
     assert all(later - start >= PIECE for start, later in itertools.pairwise(starts))
-    assert all(start % memory.PAGE == 0 for start in starts)
+    assert all(start % PAGE == 0 for start in starts)
     assert all(start // HUGE == (start + PIECE - 1) // HUGE for start in starts)
 
 
 def test_a_piece_is_used_again() -> None:
-    gc.collect()  # what others have left
+    pool = Pool()
     owner = Owner()
-    first = address(piece(owner))
+    first = address(pool.take(owner))
     del owner
     gc.collect()
     other = Owner()
-    assert address(piece(other)) == first
+    assert address(pool.take(other)) == first

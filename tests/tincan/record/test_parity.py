@@ -57,5 +57,5 @@ def test_a_parity_that_does_not_fit_ends_its_record() -> None:
     reassembly = Reassembly(counters)
     reassembly.add((1, 2), 0, 2, b"abc", 0.0)
     assert reassembly.add((1, 2), 2, 2, b"x", 0.0) is None
-    assert (1, 2) not in reassembly
+    assert (1, 2) not in reassembly.partial
     assert counters["records_dropped.incomplete"] == 1

@@ -42,6 +42,7 @@ BOB = PrivateKey.from_bytes(b"\x02" * 32)
 EVE = PrivateKey.from_bytes(b"\x03" * 32)
 PSK = b"\x07" * 32
 NETWORK = b"\x09" * 16
+LINK: Any = object()
 
 
 def session(initiator: bool, indexes: Iterator[int], **changes: Any) -> Session:
@@ -53,7 +54,7 @@ def session(initiator: bool, indexes: Iterator[int], **changes: Any) -> Session:
         "initiator": initiator,
         "payload": b"alice" if initiator else b"bob",
         "new_index": lambda: next(indexes),
-        "owner": "the link",
+        "owner": LINK,
     }
     return Session(**{**defaults, **changes})
 
@@ -131,7 +132,7 @@ def test_handshake() -> None:
     assert bob.state is State.ANSWERED
     assert not bob.established
     assert list(bob.opening) == [2000]
-    assert bob.opening[2000].owner == "the link"
+    assert bob.opening[2000].owner is LINK
     assert alice.receive(response, 5.2) == []
     assert alice.established
     assert alice.pending_index is None

@@ -1,12 +1,16 @@
 """Records sealed, cut, landed and reassembled: what goes in comes out, in whatever pieces."""
 
 from collections import Counter
+from typing import Any, cast
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tincan.crypto.primitives import Aead
-from tincan.path.path import Path
+from tincan.path.channel import Channel
+from tincan.path.direct import Direct
+from tincan.record.batch import Batch
+from tincan.record.keys import SealingKey
 from tincan.record.landing import FIRST_SLOT, MIN_SLOT, Landing, flatten
 from tincan.record.layout import (
     CHANNEL_SIZE,
@@ -20,16 +24,16 @@ from tincan.record.layout import (
     Item,
     item,
 )
-from tincan.record.outgoing import OpenRecord
+from tincan.record.pages import Pool
 from tincan.record.reassembly import MAX_AGE, MAX_PARTIAL, Reassembly
 from tincan.record.slots import MAX_BATCH
-from tincan.session.session import SealingKey
 
+POOL = Pool()
 KEY = bytes(range(32))
 
 
-def seal(payload: bytes, body: int, channel: int | None = None) -> OpenRecord:
-    record = OpenRecord()
+def seal(payload: bytes, body: int, channel: int | None = None) -> Batch:
+    record = Batch(POOL)
     record.append(payload)
     record.seal(SealingKey(Aead(KEY), 7, 0.0), body, channel)
     return record
@@ -63,7 +67,7 @@ def test_channel_data_frames_every_datagram(size: int) -> None:
 
 
 def test_counters_never_repeat_and_nonces_follow_them() -> None:
-    record, key = OpenRecord(), SealingKey(Aead(KEY), 1, 0.0)
+    record, key = Batch(POOL), SealingKey(Aead(KEY), 1, 0.0)
     seen = set()
     for _ in range(5):
         record.append(b"same")
@@ -77,7 +81,7 @@ def test_counters_never_repeat_and_nonces_follow_them() -> None:
 @given(st.integers(MIN_SLOT, 9000), st.sampled_from([0, CHANNEL_SIZE]), st.integers(1, MAX_BATCH))
 @settings(max_examples=50)
 def test_a_batch_lands_contiguous_in_its_slots(slot: int, lead: int, size: int) -> None:
-    landing = Landing()
+    landing = Landing(POOL)
     slots = landing.slots(slot, lead)
     stride = lead + HEADER_SIZE
     assert slots.full == slot + stride
@@ -94,7 +98,7 @@ def test_a_batch_lands_contiguous_in_its_slots(slot: int, lead: int, size: int) 
 @given(st.integers(MIN_SLOT, 65491), st.sampled_from([0, CHANNEL_SIZE]))
 @settings(max_examples=50)
 def test_whatever_waits_a_batch_finds_room_behind_it(slot: int, lead: int) -> None:
-    landing = Landing()
+    landing = Landing(POOL)
     slots = landing.slots(slot, lead)
     assert landing.slots(slot, lead) is slots  # built once
     assert (slots.count - slots.last_start) * slots.full >= MAX_BATCH
@@ -108,9 +112,11 @@ def test_the_longest_record_has_no_more_datagrams_than_a_header_can_say(
     mtu: int, ipv6: bool, relayed: bool
 ) -> None:
     address = ("2001:db8::1" if ipv6 else "192.0.2.1", 4000)
-    path = Path(None, address, 0x4001 if relayed else None, "host", "host", address)
-    record = seal(bytes(MAX_PLAIN), path.body(mtu), path.channel)
-    assert record.count <= MAX_FRAGMENTS
+    sock, counters = cast(Any, None), Counter[str]()
+    direct = Direct(sock, address, counters)
+    carrier = Channel(sock, address, 0x4001, counters) if relayed else direct
+    record = seal(bytes(MAX_PLAIN), carrier.body(mtu), carrier.channel)
+    assert len(list(record.datagrams())) <= MAX_FRAGMENTS
 
 
 @given(st.permutations(list(range(9))), st.integers(0, 8))
@@ -140,14 +146,13 @@ def test_reassembly_is_bounded_and_forgets() -> None:
 @given(st.lists(st.integers(1, 6), min_size=1, max_size=12), st.integers(1, 4000))
 def test_records_behind_each_other_are_each_a_whole(lengths: list[int], last: int) -> None:
     """All but the last fill their datagrams."""
-    record, key = OpenRecord(), SealingKey(Aead(KEY), 7, 0.0)
+    record, key = Batch(POOL), SealingKey(Aead(KEY), 7, 0.0)
     plain = [bytes([n]) * (length * 1456 - TAG_SIZE) for n, length in enumerate(lengths)]
     plain.append(b"x" * last)
     for each in plain:
         record.append(each)
         record.seal(key, 1456, None)
     pieces = list(record.datagrams())
-    assert len(pieces) == record.count
     at = 0
     for number, each in enumerate(plain):
         head = HEADER.unpack_from(pieces[at])
@@ -155,6 +160,7 @@ def test_records_behind_each_other_are_each_a_whole(lengths: list[int], last: in
         run, at = pieces[at : at + head[2]], at + head[2]
         assert [HEADER.unpack_from(piece)[1] for piece in run] == list(range(head[2]))
         assert opened(b"".join(p[HEADER_SIZE:] for p in run), run[0][:HEADER_SIZE]) == each
+    assert at == len(pieces)
     record.clear()
     assert record.fill == 0
 
