@@ -13,7 +13,7 @@ from tests.netns.traffic import Files, Numbered, start_tincan
 
 # Every second; and each INIT leaves its news in the log, to be counted.
 OFTEN = """
-import logging, tincan.session as session
+import logging, tincan.session.session as session
 session.REKEY_AFTER = 1.0
 add = session.Session._add
 def counted(self, *args):
@@ -23,7 +23,7 @@ session.Session._add = counted
 """
 # Counters that begin beyond 32 bits, and a replay window that has seen as much.
 HIGH = """
-import tincan.session as session
+import tincan.session.session as session
 create = session.SealingKey.__init__
 def late(self, *args):
     create(self, *args)

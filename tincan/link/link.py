@@ -26,7 +26,7 @@ from tincan.path.direct import send_plain
 from tincan.path.path import Description, Path
 from tincan.pump.ingress import Source
 from tincan.record.layout import ECHO, SIZE, Item, item
-from tincan.session.session import OpeningKey
+from tincan.session.keys import OpeningKey
 from tincan.switching.bucket import TokenBucket
 
 LINGER: Final = 3.0  # s an old path stays open after the move to a new one
@@ -126,7 +126,7 @@ class Link(Sender):
     ) -> None:
         """Note that a record opened under one of our keys, unless it was as the last one.
 
-        That is: under a key whose ``usual`` is the very ``address`` (set here; forgotten when the
+        That is: under a key whose ``last_address`` is the very ``address`` (set here; forgotten when the
         path or the state changes).
         """
         if not key.confirmed:
@@ -153,11 +153,11 @@ class Link(Sender):
             source.negotiation.path = replace(path, address=roamed, peer_address=roamed)
             self._counters["paths_roamed"] += 1
         if key.confirmed and address is not None:
-            key.usual = address
+            key.last_address = address
 
-    def _forget_usual(self) -> None:
+    def _forget_addresses(self) -> None:
         for key in self.session.opening.values():
-            key.usual = None
+            key.last_address = None
 
     def missed(self, key: OpeningKey, now: float) -> None:
         """Note that a record came before others that have not come."""
@@ -333,7 +333,7 @@ class Link(Sender):
     def _new_path(self, now: float) -> None:
         path = self.path
         assert path is not None
-        self._forget_usual()
+        self._forget_addresses()
         self._begin(PathMtu(path.overhead, now) if self._mtu_probing else None, now)
         self.liveness = Liveness(self.elected, now)
         self._arm(self._deadline())
@@ -359,7 +359,7 @@ class Link(Sender):
         if self.state is LinkState.CONNECTED:
             self.state = LinkState.LOST
             self.up = False
-            self._forget_usual()
+            self._forget_addresses()
             self._events.link_changed(self)
             self._events.link_disconnected(self, reason)
         self._events.link_wanted(self, reason)

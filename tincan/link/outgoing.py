@@ -14,7 +14,8 @@ from tincan.path.direct import PathTooSmall, transmit
 from tincan.path.path import Path
 from tincan.record.layout import SIZE, TAG_SIZE, Item, item
 from tincan.record.outgoing import OpenRecord
-from tincan.session.session import SealingKey, Session
+from tincan.session.keys import SealingKey
+from tincan.session.session import Session
 
 SMALL: Final = BASE - 200  # bytes of a record whose only datagram is below BASE for certain
 TRAFFIC_INTERVAL: Final = 0.05  # s between two words to path MTU discovery: it asks every 0.5 s

@@ -40,7 +40,7 @@ from tincan.record.layout import (
 )
 from tincan.record.reassembly import Reassembly
 from tincan.record.slots import Slots
-from tincan.session.session import OpeningKey
+from tincan.session.keys import OpeningKey
 from tincan.switching.frame import ETHERNET, ETHERNET_SIZE
 from tincan.switching.policy import SUSPECTS, Policy, looks_suspect
 
@@ -393,7 +393,7 @@ class Ingress:
             return
         link: Link = key.owner  # type: ignore[assignment]
         link.rx_bytes += stop - begin
-        if address is key.usual and address is not None:
+        if address is key.last_address and address is not None:
             link.liveness.heard = now
         else:
             link.authenticated(key, source, address, now)

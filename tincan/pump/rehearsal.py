@@ -15,7 +15,7 @@ from tincan.pump.ingress import Ingress, Source
 from tincan.record.landing import FIRST_SLOT
 from tincan.record.layout import HEADER_SIZE
 from tincan.record.outgoing import OpenRecord
-from tincan.session.session import OpeningKey, SealingKey
+from tincan.session.keys import OpeningKey, SealingKey
 
 INDEX: Final = 0  # of the receiver: no session's index is 0
 ITEMS: Final = bytes(98)  # padding, of an echo request's size
@@ -33,7 +33,7 @@ class Rehearsal:
         self._ingress = ingress
         self._source = Source(*cast(Any, (None, nobody, None)))
         self._opening = OpeningKey(aead, INDEX, 0.0, nobody)
-        self._opening.usual = NOWHERE
+        self._opening.last_address = NOWHERE
 
     def go(self, now: float) -> None:
         """Once through."""

@@ -26,7 +26,7 @@ from tincan.record.layout import (
 from tincan.record.pages import piece
 from tincan.record.parity import parity
 from tincan.record.slots import Slots, address_of
-from tincan.session.session import SealingKey
+from tincan.session.keys import SealingKey
 
 MAX_CUTS: Final = 4  # datagram sizes whose gather lists are kept: path, probed path, relay, spare
 

@@ -12,7 +12,7 @@ from tincan.path.attempt import Negotiation
 from tincan.path.path import Path
 from tincan.pump.ingress import MAX_CONTROL, Ingress, Source
 from tincan.record.layout import ECHO, HEADER_SIZE, SIZE, TAG_SIZE, ZERO_NONCE, Item, item
-from tincan.session.session import OpeningKey, SealingKey
+from tincan.session.keys import OpeningKey, SealingKey
 from tincan.switching.policy import Policy
 
 KEY = bytes(32)
@@ -110,7 +110,7 @@ async def test_a_peers_controller_cannot_flood_ours() -> None:
 
 async def test_a_peer_that_keeps_saying_goodbye_is_left_to_liveness() -> None:
     setting = Setting()
-    key = cast(Any, type("Key", (), {"confirmed": True, "usual": None}))
+    key = cast(Any, type("Key", (), {"confirmed": True, "last_address": None}))
     for _ in range(50):
         setting.link.authenticated(key, setting.source, None, setting.now)
         setting.control(Item.CLOSE, b"")
@@ -162,7 +162,7 @@ async def test_a_link_revived_by_a_frame_probes_again() -> None:
         setting.now += 0.5
         setting.link.tick()
     assert not setting.link.up
-    key = cast(Any, type("Key", (), {"confirmed": True, "usual": None}))
+    key = cast(Any, type("Key", (), {"confirmed": True, "last_address": None}))
     setting.link.authenticated(key, setting.source, None, setting.now)
     assert setting.link.state is LinkState.CONNECTED
     assert setting.link._armed <= setting.now  # else only the next rekey would wake it
@@ -174,7 +174,7 @@ async def test_a_path_does_not_roam_into_the_overlay() -> None:
     sock = cast(Any, SimpleNamespace(address=("192.0.2.77", 9)))
     setting.negotiation.path = Path(sock, THERE, None, "host", "host", THERE)
     cast(Any, setting.source).sock = sock
-    key = cast(Any, type("Key", (), {"confirmed": True, "usual": None}))
+    key = cast(Any, type("Key", (), {"confirmed": True, "last_address": None}))
     for host, port in (("192.0.2.9", 5000), ("10.0.3.7", 5000)):
         setting.link.authenticated(key, setting.source, (host, port), setting.now)
         assert setting.link.path is not None

@@ -23,7 +23,7 @@ from tincan.record.layout import (
 from tincan.record.outgoing import OpenRecord
 from tincan.record.reassembly import MAX_AGE, MAX_PARTIAL, Reassembly
 from tincan.record.slots import MAX_BATCH
-from tincan.session.session import SealingKey
+from tincan.session.keys import SealingKey
 
 KEY = bytes(range(32))
 
