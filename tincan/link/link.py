@@ -124,10 +124,10 @@ class Link(Sender):
     def authenticated(
         self, key: OpeningKey, source: Source, address: Address | None, now: float
     ) -> None:
-        """Note that a record opened under one of our keys, unless it was as the last one.
+        """Note that a record opened: the first one under ``key`` from ``address``.
 
-        That is: under a key whose ``last_address`` is the very ``address`` (set here; forgotten when the
-        path or the state changes).
+        The hot path skips this while ``key.last_address`` is that very address. It is set here
+        and forgotten when the path or the state changes.
         """
         if not key.confirmed:
             self.session.opened(key, now)

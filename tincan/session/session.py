@@ -7,9 +7,10 @@
       seals with the new   <-  RESPONSE
       key at once          RECORD ->                    first record under it: seals with it too
 
-Both sides keep the earlier opening keys until they are too old, so a rekey loses nothing in flight. The
-responder answers the same INIT with the same RESPONSE: the initiator repeats its INIT as it is,
-and neither loss, duplication nor a round trip longer than the retry interval costs a handshake.
+Both sides keep the earlier opening keys until they are too old, so a rekey loses nothing in
+flight. The responder answers the same INIT with the same RESPONSE: the initiator repeats its INIT
+as it is, and neither loss, duplication nor a round trip longer than the retry interval costs a
+handshake.
 
 A handshake datagram is the 16-byte header of record.layout, a Noise IKpsk2 message, and 16 bytes of
 ``mac1`` (session.admission)::
@@ -93,12 +94,13 @@ class Session:
     calling any method, call ``tick`` at ``deadline`` (seconds, perhaps infinity).
 
     ``private`` and ``peer``: our key, and the only public key accepted. ``psk``: 32 bytes,
-    ``network_id``: 16 bytes. ``payload``: at most 64 bytes of capabilities for the peer, whose own
-    are ``peer_payload`` once established. ``new_index`` returns an unused 32-bit index
-    that is not 0 (the rehearsal's). ``owner`` is handed on in every OpeningKey. ``on_keys`` is called whenever ``opening`` has changed.
-    ``jitter`` returns numbers in [0, 1). ``wall`` returns the time that stamps handshakes, so that
-    a recorded INIT cannot be replayed later; without it, ``now`` does, and an initiator that
-    reboots is answered only by a responder whose session is new.
+    ``network_id``: 16 bytes. ``payload``: at most MAX_PAYLOAD bytes of capabilities for the peer,
+    whose own are ``peer_payload`` once established. ``new_index`` returns an unused 32-bit index
+    that is not 0 (the rehearsal's). ``owner`` is handed on in every OpeningKey. ``on_keys`` is
+    called whenever ``opening`` has changed. ``jitter`` returns numbers in [0, 1). ``wall`` returns
+    the time that stamps handshakes, so that a recorded INIT cannot be replayed later; without it
+    ``now`` stamps them, and an initiator that reboots is answered only by a responder whose
+    session is new.
 
     ``sealing``: the key to seal with, None when there is none. ``opening``: by index, at most
     OPENING_KEYS.
