@@ -25,8 +25,8 @@ from tincan.path.attempt import ANSWER, VALIDATE, VALIDATE_AGAIN, Lingering, Neg
 from tincan.path.direct import send_plain
 from tincan.path.path import Description, Path
 from tincan.pump.ingress import Source
+from tincan.record.keys import OpeningKey
 from tincan.record.layout import ECHO, SIZE, Item, item
-from tincan.session.keys import OpeningKey
 from tincan.switching.bucket import TokenBucket
 
 LINGER: Final = 3.0  # s an old path stays open after the move to a new one

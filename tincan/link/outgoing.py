@@ -12,9 +12,9 @@ from tincan.link.loss import Loss, cut
 from tincan.link.pmtu import BASE, PathMtu
 from tincan.path.direct import PathTooSmall, transmit
 from tincan.path.path import Path
+from tincan.record.keys import SealingKey
 from tincan.record.layout import SIZE, TAG_SIZE, Item, item
 from tincan.record.outgoing import OpenRecord
-from tincan.session.keys import SealingKey
 from tincan.session.session import Session
 
 SMALL: Final = BASE - 200  # bytes of a record whose only datagram is below BASE for certain

@@ -20,6 +20,7 @@ from tincan.device.tap import Tap
 from tincan.device.udp import Address, UdpSocket
 from tincan.errors import MalformedDatagram
 from tincan.ice.stun import is_stun
+from tincan.record.keys import OpeningKey
 from tincan.record.landing import FIRST_SLOT, MIN_SLOT, Landing, flatten
 from tincan.record.layout import (
     CHANNEL_SIZE,
@@ -40,7 +41,6 @@ from tincan.record.layout import (
 )
 from tincan.record.reassembly import Reassembly
 from tincan.record.slots import Slots
-from tincan.session.keys import OpeningKey
 from tincan.switching.frame import ETHERNET, ETHERNET_SIZE
 from tincan.switching.policy import SUSPECTS, Policy, looks_suspect
 

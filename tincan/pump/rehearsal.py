@@ -12,10 +12,10 @@ from typing import Any, Final, cast
 from tincan.crypto.primitives import KEY_SIZE, Aead, random_bytes
 from tincan.device.udp import Address
 from tincan.pump.ingress import Ingress, Source
+from tincan.record.keys import OpeningKey, SealingKey
 from tincan.record.landing import FIRST_SLOT
 from tincan.record.layout import HEADER_SIZE
 from tincan.record.outgoing import OpenRecord
-from tincan.session.keys import OpeningKey, SealingKey
 
 INDEX: Final = 0  # of the receiver: no session's index is 0
 ITEMS: Final = bytes(98)  # padding, of an echo request's size

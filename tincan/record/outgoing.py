@@ -11,6 +11,7 @@ does for a record, and the system calls' own cost (a super-frame alone takes two
 from collections.abc import Iterator
 from typing import Final
 
+from tincan.record.keys import SealingKey
 from tincan.record.layout import (
     CHANNEL_SIZE,
     HEADER,
@@ -26,7 +27,6 @@ from tincan.record.layout import (
 from tincan.record.pages import piece
 from tincan.record.parity import parity
 from tincan.record.slots import Slots, address_of
-from tincan.session.keys import SealingKey
 
 MAX_CUTS: Final = 4  # datagram sizes whose gather lists are kept: path, probed path, relay, spare
 

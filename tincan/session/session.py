@@ -32,9 +32,9 @@ from typing import Final
 from tincan.crypto.noise import Handshake
 from tincan.crypto.primitives import Aead, PrivateKey
 from tincan.errors import HandshakeFailed
+from tincan.record.keys import OpeningKey, SealingKey
 from tincan.record.layout import HANDSHAKE_INIT, HANDSHAKE_RESPONSE, HEADER, HEADER_SIZE, VERSION
 from tincan.session.admission import MAC_SIZE, Admission, mac1, mac1_key
-from tincan.session.keys import Generation, OpeningKey, SealingKey
 from tincan.session.table import INITIATOR, RESPONDER, Event, State
 
 PATTERN: Final = "IKpsk2"
@@ -62,6 +62,21 @@ REPEAT_AFTER: Final = 0.2
 """Seconds; start() called sooner than this after an INIT sends no copy of it."""
 OPENING_KEYS: Final = 4
 """Per session; a peer that asks for more loses the least needed one."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Generation:
+    """The keys of one handshake.
+
+    ``number``: 0 for the first of a session, then counting. ``payload``: the peer's capabilities.
+    ``stamp``: of the INIT.
+    """
+
+    number: int
+    opening: OpeningKey
+    sealing: SealingKey
+    payload: bytes
+    stamp: int
 
 
 @dataclass(slots=True)
@@ -148,7 +163,7 @@ class Session:
         self.opening: dict[int, OpeningKey] = {}
         self.peer_payload: bytes | None = None
         self.deadline = math.inf
-        self._generations: list[Generation] = []  # oldest first, the same keys as opening
+        self._generations: list[_Generation] = []  # oldest first, the same keys as opening
         self._count = 0  # of generations ever made
         self._sealing_number = -1
         self._started = False
@@ -312,17 +327,17 @@ class Session:
 
     def _add(
         self, opening: OpeningKey, sealing: SealingKey, payload: bytes, stamp: int
-    ) -> Generation:
+    ) -> _Generation:
         if len(self._generations) >= OPENING_KEYS:
             self._drop(self._least_needed())
-        generation = Generation(self._count, opening, sealing, payload, stamp)
+        generation = _Generation(self._count, opening, sealing, payload, stamp)
         self._count += 1
         self._generations.append(generation)
         self.opening[opening.index] = opening
         self._on_keys()
         return generation
 
-    def _least_needed(self) -> Generation:
+    def _least_needed(self) -> _Generation:
         """Return the generation to give up for another one.
 
         Both sides only ever move on to newer keys, so what came before the newest confirmed one
@@ -332,11 +347,11 @@ class Session:
         unused = [each for each in self._generations if not each.opening.confirmed]
         return [*confirmed[:-1], *unused][0]
 
-    def _drop(self, generation: Generation) -> None:
+    def _drop(self, generation: _Generation) -> None:
         self._generations.remove(generation)
         del self.opening[generation.opening.index]
 
-    def _seal_with(self, generation: Generation) -> None:
+    def _seal_with(self, generation: _Generation) -> None:
         self.sealing = generation.sealing
         self._sealing_number = generation.number
         self.peer_payload = generation.payload

@@ -11,8 +11,8 @@ from tincan.link.listener import LinkState
 from tincan.path.attempt import Negotiation
 from tincan.path.path import Path
 from tincan.pump.ingress import MAX_CONTROL, Ingress, Source
+from tincan.record.keys import OpeningKey, SealingKey
 from tincan.record.layout import ECHO, HEADER_SIZE, SIZE, TAG_SIZE, ZERO_NONCE, Item, item
-from tincan.session.keys import OpeningKey, SealingKey
 from tincan.switching.policy import Policy
 
 KEY = bytes(32)

@@ -11,10 +11,10 @@ import pytest
 from tincan.crypto.primitives import Aead
 from tincan.path.direct import PathTooSmall, transmit
 from tincan.path.path import Path
+from tincan.record.keys import SealingKey
 from tincan.record.layout import HEADER_SIZE
 from tincan.record.outgoing import OpenRecord
 from tincan.record.slots import MAX_BATCH, MAX_SEGMENTS, SLOT_SIZE
-from tincan.session.keys import SealingKey
 
 HERE = ("192.0.2.1", 7)
 IOV = struct.Struct("@PN")

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from tincan.crypto.primitives import Aead
 from tincan.path.path import Path
+from tincan.record.keys import SealingKey
 from tincan.record.landing import FIRST_SLOT, MIN_SLOT, Landing, flatten
 from tincan.record.layout import (
     CHANNEL_SIZE,
@@ -23,7 +24,6 @@ from tincan.record.layout import (
 from tincan.record.outgoing import OpenRecord
 from tincan.record.reassembly import MAX_AGE, MAX_PARTIAL, Reassembly
 from tincan.record.slots import MAX_BATCH
-from tincan.session.keys import SealingKey
 
 KEY = bytes(range(32))
 

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from tincan.crypto.primitives import PrivateKey
 from tincan.errors import HandshakeFailed
+from tincan.record.keys import OpeningKey
 from tincan.record.layout import HANDSHAKE_INIT, HANDSHAKE_RESPONSE, HEADER, HEADER_SIZE, ZERO_NONCE
 from tincan.session.admission import HANDSHAKES_PER_SECOND, MAC_SIZE, mac1, mac1_key
-from tincan.session.keys import OpeningKey
 from tincan.session.session import (
     INIT_LIFETIME,
     MAX_HANDSHAKE,

@@ -1,10 +1,11 @@
-"""The two keys of a direction: one seals records here, its twin opens them at the peer.
+"""The two keys of a direction: one seals records here, its twin opens them at the peer. Pure.
+
+A session (session.session) makes them and forgets them.
 
 Only what sends records counts ``SealingKey.counter`` up, and only what opens records moves
 ``OpeningKey.window``: the two objects share nothing.
 """
 
-from dataclasses import dataclass
 from typing import Any
 
 from tincan.crypto.primitives import Aead
@@ -47,18 +48,3 @@ class OpeningKey:
         self.owner = owner
         self.confirmed = False
         self.last_address: tuple[Any, ...] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Generation:
-    """The keys of one handshake.
-
-    ``number``: 0 for the first of a session, then counting. ``payload``: the peer's capabilities.
-    ``stamp``: of the INIT.
-    """
-
-    number: int
-    opening: OpeningKey
-    sealing: SealingKey
-    payload: bytes
-    stamp: int

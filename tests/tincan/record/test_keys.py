@@ -1,7 +1,7 @@
 """Sealing and opening keys: what they begin with."""
 
 from tincan.crypto.primitives import Aead
-from tincan.session.keys import Generation, OpeningKey, SealingKey
+from tincan.record.keys import OpeningKey, SealingKey
 
 
 def test_a_new_key_has_sealed_and_opened_nothing() -> None:
@@ -12,8 +12,6 @@ def test_a_new_key_has_sealed_and_opened_nothing() -> None:
     assert (opening.window.top, opening.window.count) == (-1, 0)
     assert not opening.confirmed
     assert opening.last_address is None
-    generation = Generation(0, opening, sealing, b"", 1)
-    assert generation.opening is opening
 
 
 def test_what_one_key_seals_its_twin_opens() -> None:
