@@ -67,6 +67,9 @@ PURE = {  # events and the time in, actions out
         "link.liveness",
         "link.loss",
         "crypto.noise",
+        "ice.candidates",
+        "ice.description",
+        "ice.stun",
         "record.keys",
         "record.outgoing",
         "record.parity",
@@ -95,6 +98,7 @@ OF_TINCAN = {
     "tincan.control.messages",
     "tincan.control.codec",
     "tincan.crypto.primitives",
+    "tincan.ice.stun",
 }  # what the controller may import
 DISTRIBUTIONS = {"yaml": "pyyaml"}  # import name -> distribution, where they differ
 

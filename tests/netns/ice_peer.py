@@ -18,9 +18,9 @@ from typing import Any
 from tests.tincan.ice.ice_bench import Peer, send
 from tincan.control.codec import decode, encode
 from tincan.errors import LinkError
-from tincan.ice import agent
-from tincan.ice import sockets as transport
-from tincan.path.path import Description, Path, TurnServer
+from tincan.ice import agent, turn
+from tincan.ice.description import Description, TurnServer
+from tincan.path.path import Path
 
 
 def say(**message: Any) -> None:
@@ -48,8 +48,8 @@ async def main(settings: dict[str, Any]) -> None:
         stun=[(host, port) for host, port in settings["stun"]],
         turn=[TurnServer(**server) for server in settings["turn"]],
     )
-    transport.CHANNEL_REFRESH = settings["refresh"]
-    agent.CONNECT_TIMEOUT = settings["timeout"]
+    vars(turn)["CHANNEL_REFRESH"] = settings["refresh"]
+    vars(agent)["CONNECT_TIMEOUT"] = settings["timeout"]
     start = time.monotonic()
     ours = await peer.agent.gather()
     say(description=encode(ours).decode(), gather_s=time.monotonic() - start)

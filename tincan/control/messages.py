@@ -31,8 +31,8 @@ Events: link_connected, link_disconnected, link_wanted, icc, mac_claimed.
 from typing import Annotated, Any, Final, Literal, TypeAlias
 
 from tincan.control.codec import Meta, Raw, Struct, field
-from tincan.path.path import Description as Description  # part of this interface
-from tincan.path.path import Transport
+from tincan.ice.description import Description as Description  # part of this interface
+from tincan.ice.description import Transport
 
 API_VERSION: Final = 1
 MAX_MESSAGE: Final = 64 << 10  # bytes; SEQPACKET would take 212,960 by default

@@ -16,6 +16,7 @@ from typing import Final
 
 from tincan.device.udp import Address
 from tincan.errors import HandshakeFailed, LinkError
+from tincan.ice.description import Description
 from tincan.link.holding import NEVER, Holding
 from tincan.link.listener import Events, LinkState
 from tincan.link.liveness import Liveness
@@ -23,7 +24,7 @@ from tincan.link.outgoing import Sender
 from tincan.link.pmtu import BASE, PathMtu
 from tincan.path.attempt import ANSWER, VALIDATE, VALIDATE_AGAIN, Lingering, Negotiation
 from tincan.path.direct import send_plain
-from tincan.path.path import Description, Path
+from tincan.path.path import Path
 from tincan.pump.ingress import Source
 from tincan.record.keys import OpeningKey
 from tincan.record.layout import ECHO, SIZE, Item, item

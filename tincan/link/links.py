@@ -14,10 +14,11 @@ from tincan.crypto.primitives import PrivateKey
 from tincan.device.udp import UdpSocket
 from tincan.errors import ApiError
 from tincan.ice.agent import IceAgent
+from tincan.ice.description import TurnServer
+from tincan.ice.resolve import Resolver
 from tincan.link.link import Link
 from tincan.link.listener import Events
 from tincan.path.attempt import Negotiation
-from tincan.path.path import TurnServer
 from tincan.pump.pump import Pump
 from tincan.session.session import Session
 from tincan.switching.policy import Policy, Refused
@@ -39,6 +40,7 @@ class Links:
         self._events = events
         self._clock = asyncio.get_running_loop().time
         self._by_peer: dict[str, Link] = {}
+        self._resolver = Resolver()
 
     def __iter__(self) -> Iterator[Link]:
         return iter(list(self._by_peer.values()))
@@ -118,6 +120,7 @@ class Links:
             turn=[
                 TurnServer(t.host, t.port, t.user, t.password, t.transport) for t in identity.turn
             ],
+            resolver=self._resolver,
             addresses=lambda: self.addresses,
             refuse=self.refuses,
             on_data=functools.partial(self._stream_data, negotiation),

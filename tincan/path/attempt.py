@@ -8,7 +8,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Protocol
 
 from tincan.device.udp import UdpSocket
-from tincan.path.path import Description, Path
+from tincan.ice.description import Description
+from tincan.path.path import Path
 from tincan.pump.ingress import Source
 
 if TYPE_CHECKING:

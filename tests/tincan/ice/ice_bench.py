@@ -10,8 +10,10 @@ import aioice.stun
 
 from tincan.device.udp import Address, UdpSocket
 from tincan.ice.agent import IceAgent
+from tincan.ice.description import TurnServer
+from tincan.ice.resolve import Resolver
 from tincan.ice.stun import CHANNEL, channel_data, is_channel_data, is_stun
-from tincan.path.path import Path, TurnServer
+from tincan.path.path import Path
 
 
 class BenchPump:
@@ -94,6 +96,7 @@ class Peer:
             sockets=self.pump,
             stun=stun or [],
             turn=turn or [],
+            resolver=Resolver(),
             addresses=lambda: addresses,
             refuse=refuse,
             on_data=self.pump.on_data,
