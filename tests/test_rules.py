@@ -72,6 +72,10 @@ PURE = {  # events and the time in, actions out
         "device.filter",
         "device.vnet",
         "link.items",
+        "ice.candidates",
+        "path.description",
+        "ice.stun",
+        "record.keys",
         "record.parity",
         "link.pmtu",
         "switching.bucket",
@@ -79,7 +83,9 @@ PURE = {  # events and the time in, actions out
         "record.reassembly",
         "crypto.window",
         "device.segment",
+        "session.admission",
         "session.session",
+        "session.table",
         "switching.storm",
         "record.layout",
     ),
@@ -96,6 +102,7 @@ OF_TINCAN = {
     "tincan.control.messages",
     "tincan.control.codec",
     "tincan.crypto.primitives",
+    "tincan.ice.stun",
 }  # what the controller may import
 DISTRIBUTIONS = {"yaml": "pyyaml"}  # import name -> distribution, where they differ
 

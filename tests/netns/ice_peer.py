@@ -18,8 +18,7 @@ from typing import Any
 from tests.tincan.ice.ice_bench import Peer, send
 from tincan.control.codec import decode, encode
 from tincan.errors import LinkError
-from tincan.ice import agent
-from tincan.ice import sockets as transport
+from tincan.ice import agent, turn
 from tincan.path.description import Description, TurnServer
 from tincan.path.path import Path
 from tincan.path.stream import Stream
@@ -50,8 +49,8 @@ async def main(settings: dict[str, Any]) -> None:
         stun=[(host, port) for host, port in settings["stun"]],
         turn=[TurnServer(**server) for server in settings["turn"]],
     )
-    transport.CHANNEL_REFRESH = settings["refresh"]
-    agent.CONNECT_TIMEOUT = settings["timeout"]
+    vars(turn)["CHANNEL_REFRESH"] = settings["refresh"]
+    vars(agent)["CONNECT_TIMEOUT"] = settings["timeout"]
     start = time.monotonic()
     ours = await peer.agent.gather()
     say(description=encode(ours).decode(), gather_s=time.monotonic() - start)

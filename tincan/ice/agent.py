@@ -1,48 +1,58 @@
 """One negotiation with one peer: gather candidates, exchange descriptions, connect, close.
 
 A direct path behind easy NATs is up within two round trips of the answer's arrival; a relay,
-where there is no direct path, three round trips after HEAD_START (tincan/ice.py).
+where there is no direct path, three round trips after HEAD_START (ice.checks).
 """
 
 import asyncio
-import contextlib
 import logging
 import os
 import random
 import socket
 import ssl
 from collections import Counter
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from tincan.device.udp import Address, UdpSocket
 from tincan.errors import LinkError, SystemRefusal
 from tincan.ice.candidates import offerable, screen, seen_as, seen_behind_nat
-from tincan.ice.checks import Base, CandidatePair, CheckList, TurnStream, TurnUdp, local_candidate
-from tincan.ice.resolve import resolve
-from tincan.ice.sockets import RelayTransport, SocketTransport
+from tincan.ice.checks import Base, CheckList
+from tincan.ice.library import CandidatePair, local_candidate
+from tincan.ice.resolve import Resolver
+from tincan.ice.sockets import Sockets, SocketTransport
 from tincan.ice.stun import binding_request, mapped_address, transaction_of
+from tincan.ice.turn import RelayTransport, TurnStream, TurnUdp
 from tincan.path.channel import Channel
 from tincan.path.description import MAX_CANDIDATES, Description, TurnServer
 from tincan.path.direct import Direct
-from tincan.path.path import Carrier, Path, Sockets
+from tincan.path.path import Carrier, Path
 from tincan.path.stream import Stream
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-STUN_WAIT = 0.5  # s that an offer waits for STUN servers
-LATER_ANSWERS = 0.05  # s, and twice as long as the first took: for the others, if any
-RELAY_WAIT = 2.0  # s that an offer waits for TURN servers
-ALLOCATION_TIMEOUT = 10.0  # s after which a TURN server is given up; a late relay is still used
-CONNECT_TIMEOUT = 12.0  # s
-QUERY_REPEATS = (0.1, 0.2, 0.4, 0.8, 1.6)  # s between queries to a STUN server
-RELAY_LINGER = 30.0  # s that allocations outlive the choice of a direct path
-CONSENT_INTERVAL = 5.0  # s; with CONSENT_FAILURES, the 30 s of RFC 7675 section 5.1
-CONSENT_FAILURES = 6
-MAX_STUN_SERVERS = 3
-MAX_TURN_SERVERS = 3
+STUN_WAIT: Final = 0.5
+"""Seconds that an offer waits for STUN servers."""
+LATER_ANSWERS: Final = 0.05
+"""Seconds that it waits for the other servers when one has answered, and twice as long as that
+one took."""
+RELAY_WAIT: Final = 2.0
+"""Seconds that an offer waits for TURN servers."""
+ALLOCATION_TIMEOUT: Final = 10.0
+"""Seconds after which a TURN server is given up; a late relay is still used."""
+CONNECT_TIMEOUT: Final = 12.0
+"""Seconds."""
+QUERY_REPEATS: Final = (0.1, 0.2, 0.4, 0.8, 1.6)
+"""Seconds between queries to a STUN server."""
+RELAY_LINGER: Final = 30.0
+"""Seconds that allocations outlive the choice of a direct path."""
+CONSENT_INTERVAL: Final = 5.0
+"""Seconds; with CONSENT_FAILURES, the 30 s of RFC 7675 section 5.1."""
+CONSENT_FAILURES: Final = 6
+MAX_STUN_SERVERS: Final = 3
+MAX_TURN_SERVERS: Final = 3
 
 
 class IceAgent:
@@ -51,8 +61,10 @@ class IceAgent:
     ``addresses`` returns the local addresses that may be offered, the best first; ``refuse``
     tells whether a remote one would be routed through the overlay. ``on_data`` gets datagrams of
     ours that came through a TURN server, unless as ChannelData on a socket: the pump sees those.
-    ``on_path`` is called when the path changes after ``connect`` has returned one. ``ports`` asks
-    for the source ports of last time, by local address.
+    ``on_path`` is called when the path changes after ``connect`` has returned one. ``resolver``
+    is shared by all agents of a process.
+
+    Call ``gather``, exchange descriptions, call ``connect``; in the end call ``close``.
     """
 
     def __init__(
@@ -62,12 +74,12 @@ class IceAgent:
         sockets: Sockets,
         stun: list[Address],
         turn: list[TurnServer],
+        resolver: Resolver,
         addresses: Callable[[], list[str]],
         refuse: Callable[[str], bool],
         on_data: Callable[[bytes], None],
         on_path: Callable[[Path], None],
         counters: Counter[str] | None = None,
-        ports: Mapping[str, int] | None = None,
     ) -> None:
         self.counters: Counter[str] = Counter() if counters is None else counters
         self._sockets = sockets
@@ -77,7 +89,7 @@ class IceAgent:
         self._refuse = refuse
         self._on_data = on_data
         self._on_path = on_path
-        self._wanted_ports = dict(ports or {})
+        self._resolver = resolver
         self._hosts: dict[Address, UdpSocket] = {}
         self._relays: list[RelayTransport] = []
         self._open: list[UdpSocket] = []
@@ -99,22 +111,17 @@ class IceAgent:
 
     @property
     def path(self) -> Path | None:
-        """The path in use, None before there is one."""
+        """Return the path in use, None before there is one."""
         return self._path
 
     @property
-    def ports(self) -> dict[str, int]:
-        """The source port on each local address, to ask for again."""
-        return {sock.address[0]: sock.address[1] for sock in self._hosts.values()}
-
-    @property
     def description(self) -> Description:
-        """What the peer must know, as of now: candidates may still come after ``gather``."""
+        """Return what the peer must know, as of now: candidates may come after ``gather``, too."""
         offered = sorted(self._checks.local_candidates, key=lambda c: c.type == "srflx")
         lines = [candidate.to_sdp() for candidate in offered[:MAX_CANDIDATES]]
         return Description(self._checks.local_username, self._checks.local_password, lines)
 
-    # Gathering.
+    # --- gathering
 
     async def gather(self) -> Description:
         """Open sockets, ask the servers, and return our description within RELAY_WAIT.
@@ -140,12 +147,9 @@ class IceAgent:
         return self.description
 
     def _open_host(self, rank: int, host: str) -> Base | None:
-        sock = None
-        for port in dict.fromkeys((self._wanted_ports.get(host, 0), 0)):
-            with contextlib.suppress(SystemRefusal):  # port taken, or address gone meanwhile
-                sock = self._sockets.open(host, port)
-                break
-        if sock is None:
+        try:
+            sock = self._sockets.open(host)
+        except SystemRefusal:  # the address has gone meanwhile
             self.counters["ice_bind_failed"] += 1
             return None
         self._hosts[sock.address] = sock
@@ -177,7 +181,9 @@ class IceAgent:
     async def _look_up(self, server: Address) -> list[Address]:
         """Return the addresses of a STUN server that may be asked."""
         try:
-            return [addr for addr in await resolve(*server) if not self._refuse(addr[0])]
+            return [
+                addr for addr in await self._resolver.resolve(*server) if not self._refuse(addr[0])
+            ]
         except OSError as error:
             self._complain("stun_failed", *server, error)
             return []
@@ -185,7 +191,7 @@ class IceAgent:
     async def _ask_reflexive(
         self, base: Base, rank: int, lookup: "asyncio.Task[list[Address]]"
     ) -> None:
-        """Ask one STUN server how it sees one socket of ours; offer that, if it is news."""
+        """Ask one STUN server how it sees one socket of ours; offer that if it is new."""
         local: Address = base.transport.get_extra_info("sockname")
         at = next((a for a in await lookup if (":" in a[0]) == (":" in local[0])), None)
         if at is None:
@@ -215,7 +221,7 @@ class IceAgent:
             self._complain("turn_failed", server.host, server.port, error)
 
     async def _open_relay(self, rank: int, server: TurnServer) -> None:
-        found = await resolve(server.host, server.port)
+        found = await self._resolver.resolve(server.host, server.port)
         address = next((addr for addr in found if not self._refuse(addr[0])), None)
         if address is None:
             raise OSError("it would be reached through the overlay")
@@ -263,7 +269,7 @@ class IceAgent:
         level = logging.WARNING if self.counters[counter] == 1 else logging.DEBUG
         log.log(level, "server %s port %d: %s", host, port, str(error) or "no answer")
 
-    # Connecting.
+    # --- connecting
 
     def add_remote(self, candidates: list[str]) -> None:
         """Take candidates of the peer's; those that are malformed or refused only count."""
@@ -362,7 +368,7 @@ class IceAgent:
         if self._consent is not None:
             self._consent.cancel()
 
-    # Ending.
+    # --- ending
 
     async def close(self) -> None:
         """Give allocations back, end every task, close every socket; takes FREE_TIMEOUT at most."""

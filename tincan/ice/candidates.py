@@ -1,41 +1,39 @@
-"""Which ICE candidates are offered, accepted and paired (pure).
+"""Which ICE candidates are offered, accepted and paired. Pure.
 
-A candidate travels as an SDP attribute (RFC 8839 section 5.1):
+A candidate travels as an SDP attribute (RFC 8839 section 5.1)::
 
     FOUNDATION 1 udp PRIORITY ADDRESS PORT typ host|srflx|relay [raddr ADDRESS rport PORT ...]
 """
 
-from __future__ import annotations
-
 import ipaddress
 import re
-from typing import TYPE_CHECKING, NamedTuple
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final, NamedTuple
 
+from tincan.ice.stun import Address
 from tincan.path.description import MAX_CANDIDATE_LENGTH, MAX_CANDIDATES
 
-if TYPE_CHECKING:
-    from collections import Counter
-    from collections.abc import Callable, Iterable, Sequence
+MAX_LOCAL_ADDRESSES: Final = 8
+"""Host candidates of ours, and so sockets per negotiation."""
+MAX_PRIORITY: Final = 2**31 - 1
 
-    from tincan.device.udp import Address
-
-MAX_LOCAL_ADDRESSES = 8  # host candidates of ours, and so sockets per negotiation
-MAX_PRIORITY = 2**31 - 1
-
-_LINE = re.compile(
+_LINE: Final = re.compile(
     r"(?:candidate:)?([A-Za-z0-9+/]{1,32}) 1 (?:udp|UDP) ([0-9]{1,10}) (\S+) ([0-9]{1,5})"
     r" typ (host|srflx|relay)(?: [!-~]+ [!-~]+)*",
     re.ASCII,
 )
-# Addresses that mean another machine at every site. Not Python's is_private: that also holds the
-# documentation prefixes, on which labs run.
-_SITE = [
+_SITE: Final = [
     ipaddress.ip_network(prefix)
     for prefix in (
         *("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "169.254.0.0/16"),
         *("fc00::/7", "fe80::/10", "127.0.0.0/8", "::1/128"),
     )
 ]
+"""Addresses that mean another machine at every site.
+
+Not Python's is_private: that also holds the documentation prefixes, on which labs run.
+"""
 
 
 class Remote(NamedTuple):
@@ -118,13 +116,13 @@ def offerable(addresses: Iterable[str]) -> list[str]:
 
 
 def is_site_local(host: str) -> bool:
-    """Whether ``host`` means another machine elsewhere: private, shared, link-local, loopback."""
+    """Return whether ``host`` means another machine at every site: private, shared, loopback."""
     address = ipaddress.ip_address(host)
     return any(address.version == site.version and address in site for site in _SITE)
 
 
 def worth_pairing(kind: str, host: str, remote_host: str) -> bool:
-    """Whether our candidate (``kind``, ``host``) should check the peer's ``remote_host``.
+    """Return whether our candidate (``kind``, ``host``) should check the peer's ``remote_host``.
 
     A public relay cannot reach an address behind the peer's NAT, and should not be asked to:
     servers answer 403, and coturn 4.6 gives up the whole allocation when it has no route.

@@ -1,76 +1,41 @@
-"""The check list and the TURN clients: the one module that imports aioice.
-
-aioice parses and authenticates STUN, pairs candidates, learns peer-reflexive ones and speaks
-TURN. Ours is when checks are sent and repeated, which valid pair is nominated, what strangers
-get to see (nothing), and who owns the tasks. What is private of aioice and used here is pinned
-by a test, so that another version fails there and not at a user's.
-"""
+"""The check list: which pairs are checked when, and which one is nominated."""
 
 import asyncio
 import contextlib
-import logging
-import struct
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
-from typing import Any, cast
-
-from aioice import Candidate, Connection, stun, turn
-from aioice.candidate import candidate_foundation, candidate_priority
-from aioice.ice import CandidatePair, StunProtocol
+from typing import Any, Final, cast
 
 from tincan.device.udp import Address
 from tincan.ice.candidates import Remote, worth_pairing
-from tincan.ice.sockets import CHANNEL_REFRESH, Spawn
-from tincan.ice.stun import FIRST_OF_OURS, framed_size, is_channel_data, is_stun
-from tincan.path.description import TurnServer
+from tincan.ice.library import Candidate, CandidatePair, Connection, StunProtocol, parse, stun
+from tincan.ice.sockets import Spawn
+from tincan.ice.stun import FIRST_OF_OURS
 
-__all__ = ["Base", "CandidatePair", "CheckList", "TurnStream", "TurnUdp", "local_candidate"]
+PACE: Final = 0.005
+"""Seconds between first checks, the least of RFC 8445 section 14.2."""
+REPEATS: Final = (0.1, 0.2, 0.4, 0.8, *(1.0,) * 10)
+"""Seconds between repetitions of a check, about CONNECT_TIMEOUT in all.
 
-# At INFO it narrates every step of every check.
-logging.getLogger("aioice").setLevel(logging.WARNING)
-
-PACE = 0.005  # s between first checks, the least of RFC 8445 section 14.2
-# s between repetitions of a check, about CONNECT_TIMEOUT in all. Denser than RFC 8445 section
-# 14.3 asks for (500 ms and more): the first ones are meant to be lost, they open the NAT.
-REPEATS = (0.1, 0.2, 0.4, 0.8, *(1.0,) * 10)
-HEAD_START = 0.5  # s that direct pairs have before a relayed one is nominated
-NOMINATION_TIMEOUT = 2.0  # s
-MAX_REMOTE = 64  # addresses that a peer may tell of or be seen at, in one negotiation
-MAX_NOMINATIONS = 16  # remembered, to tell a repeated one from a new one
+Denser than RFC 8445 section 14.3 asks for (500 ms and more): the first ones are meant to be lost,
+they open the NAT.
+"""
+HEAD_START: Final = 0.5
+"""Seconds that direct pairs have before a relayed one is nominated."""
+NOMINATION_TIMEOUT: Final = 2.0
+"""Seconds."""
+MAX_REMOTE: Final = 64
+"""Addresses that a peer may tell of or be seen at, in one negotiation."""
+MAX_NOMINATIONS: Final = 16
+"""Nominations remembered, to tell a repeated one from a new one."""
 
 WAITING, IN_PROGRESS = CandidatePair.State.WAITING, CandidatePair.State.IN_PROGRESS
 SUCCEEDED, FAILED = CandidatePair.State.SUCCEEDED, CandidatePair.State.FAILED
 FROZEN = CandidatePair.State.FROZEN
 
 
-def local_candidate(
-    kind: str, address: Address, rank: int, base: Address | None = None
-) -> Candidate:
-    """Return a candidate of ours; of one kind, a lower ``rank`` is preferred."""
-    return Candidate(
-        foundation=candidate_foundation(kind, "udp", (base or address)[0]),
-        component=1,
-        transport="udp",
-        priority=candidate_priority(1, kind, 65535 - rank),
-        host=address[0],
-        port=address[1],
-        type=kind,
-        related_address=base[0] if base else None,
-        related_port=base[1] if base else None,
-    )
-
-
-def parse(data: bytes, counters: Counter[str]) -> stun.Message | None:
-    """Return the STUN message in ``data``; count what is none."""
-    if is_stun(data):
-        with contextlib.suppress(ValueError, struct.error):  # struct.error: its length checks
-            return stun.parse_message(data)
-    counters["stun_malformed"] += 1
-    return None
-
-
 def is_relayed(pair: CandidatePair) -> bool:
-    """Whether a TURN server, ours or the peer's, would forward what goes this way."""
+    """Return whether a TURN server, ours or the peer's, would forward what goes this way."""
     return "relay" in (pair.local_candidate.type, pair.remote_candidate.type)
 
 
@@ -104,7 +69,7 @@ class Transaction:
 
 
 class Base(StunProtocol):
-    """What checks are sent from (RFC 8445 section 5.1.1: a base): a host or relayed candidate."""
+    """A base (RFC 8445 section 5.1.1): the host or relayed candidate that checks are sent from."""
 
     def __init__(self, checks: "CheckList", on_data: Callable[[bytes], None]) -> None:
         super().__init__(checks)
@@ -133,7 +98,10 @@ class Base(StunProtocol):
         integrity_key: bytes | None = None,
         retransmissions: int | None = None,
     ) -> tuple[stun.Message, Address]:
-        """Ask; 0 ``retransmissions`` means once, None as often as REPEATS says."""
+        """Return the answer to ``request`` and its sender; raise stun.TransactionError.
+
+        0 ``retransmissions``: ask once; None: as often as REPEATS says.
+        """
         if integrity_key is not None:
             request.add_message_integrity(integrity_key)
         transaction = Transaction(addr, integrity_key, lambda: self.send_stun(request, addr))
@@ -183,7 +151,7 @@ class CheckList(Connection):
 
     @property
     def nominated(self) -> CandidatePair | None:
-        """The pair that both sides agree on."""
+        """Return the pair that both sides agree on, or None."""
         return self._nominated.get(1)
 
     def offer(self, candidate: Candidate, base: Base | None = None) -> None:
@@ -219,7 +187,7 @@ class CheckList(Connection):
         self._pacing = self._spawn(self._pace())
 
     def stop(self) -> None:
-        """Start nothing any more, whatever arrives."""
+        """Start no check any more, whatever arrives."""
         self._closing = True
 
     async def _pace(self) -> None:
@@ -234,7 +202,7 @@ class CheckList(Connection):
             else:
                 await self._more_pairs.wait()
 
-    # What aioice calls.
+    # --- what aioice calls
 
     def _pair_remote_candidate(self, remote_candidate: Candidate) -> None:
         for protocol in self._protocols:
@@ -304,7 +272,7 @@ class CheckList(Connection):
             self._selected(pair)
         self._choose()
 
-    # The rules.
+    # --- the rules
 
     async def ask(
         self, pair: CandidatePair, *, nominate: bool = False, retransmissions: int | None = None
@@ -325,7 +293,7 @@ class CheckList(Connection):
         return source == pair.remote_addr
 
     def _choose(self) -> None:
-        """Nominate a valid pair, if that is ours to do, and time."""
+        """Nominate a valid pair, if that is ours to do and the time has come."""
         current = self.nominated
         if not self.ice_controlling or self._closing or self._nomination is not None:
             return
@@ -363,60 +331,3 @@ class CheckList(Connection):
                     pair.task.cancel()
                     pair.task = None
                 self.check_state(pair, FAILED)
-
-
-class _TurnGuard(turn.TurnClientMixin):
-    """In front of aioice's TURN clients: what arrives raises nothing, what fails is OSError."""
-
-    transport: asyncio.BaseTransport
-
-    def __init__(self, address: Address, server: TurnServer, counters: Counter[str]) -> None:
-        lifetime = turn.DEFAULT_ALLOCATION_LIFETIME
-        super().__init__(address, server.user, server.password, lifetime, CHANNEL_REFRESH)
-        self.counters = counters
-
-    @property
-    def link(self) -> asyncio.BaseTransport:
-        """What reaches the server."""
-        return self.transport
-
-    def datagram_received(self, data: bytes | str, addr: Address) -> None:
-        datagram = cast(bytes, data)
-        if is_channel_data(datagram) or parse(datagram, self.counters) is not None:
-            super().datagram_received(datagram, addr)
-
-    async def channel_bind(self, channel_number: int, addr: Address) -> None:
-        # Known at once: the response and the first ChannelData may arrive in one batch.
-        self.channel_to_peer[channel_number] = addr
-        await super().channel_bind(channel_number, addr)
-
-    async def request_with_retry(self, request: stun.Message) -> tuple[stun.Message, Address]:
-        try:
-            return await super().request_with_retry(request)
-        except stun.TransactionError as error:
-            raise ConnectionError(str(error)) from None
-
-
-class TurnUdp(_TurnGuard, turn.TurnClientUdpProtocol):
-    """A TURN client on a socket of ours."""
-
-    transport: asyncio.DatagramTransport
-
-
-class TurnStream(_TurnGuard, turn.TurnClientTcpProtocol):
-    """A TURN client on a TCP or TLS connection of asyncio's."""
-
-    transport: asyncio.Transport
-
-    def __init__(self, address: Address, server: TurnServer, counters: Counter[str]) -> None:
-        super().__init__(address, server, counters)
-        self._unread = bytearray()  # less than one message, 64 KiB, between calls
-
-    def data_received(self, data: bytes) -> None:
-        """Take what the stream brings. (aioice copies all of the rest for each message.)"""
-        self._unread += data
-        at = 0
-        while (size := framed_size(self._unread, at)) and at + size <= len(self._unread):
-            self.datagram_received(bytes(self._unread[at : at + size]), self.server)
-            at += size
-        del self._unread[:at]

@@ -15,6 +15,7 @@ from tincan.device.device import Address
 from tincan.device.udp import UdpSocket
 from tincan.errors import LinkError
 from tincan.ice.agent import IceAgent
+from tincan.ice.resolve import Resolver
 from tincan.link.link import Link
 from tincan.link.listener import Events
 from tincan.path.attempt import Attempt, Reader
@@ -69,6 +70,7 @@ class Links:
         self._pool = pool
         self._clock = asyncio.get_running_loop().time
         self._by_peer: dict[str, Link] = {}
+        self._resolver = Resolver()
 
     def __iter__(self) -> Iterator[Link]:
         return iter(list(self._by_peer.values()))
@@ -153,6 +155,7 @@ class Links:
             sockets=attempt,
             stun=identity.stun,
             turn=identity.turn,
+            resolver=self._resolver,
             addresses=lambda: self.addresses,
             refuse=self.refuses,
             on_data=functools.partial(self._stream_data, attempt),

@@ -1,4 +1,7 @@
-"""What the two sides of a negotiation, and the controller, tell about ICE."""
+"""What crosses between two nodes before there is a path, and what a TURN server is.
+
+Descriptions travel through the controllers and the rendezvous as they are.
+"""
 
 from dataclasses import dataclass, field
 from typing import Annotated, Final, Literal, TypeAlias
@@ -11,6 +14,7 @@ MAX_CANDIDATE_LENGTH: Final = 256
 """Characters of one SDP candidate attribute."""
 
 Transport: TypeAlias = Literal["udp", "tcp", "tls"]
+"""How a TURN server is reached."""
 
 
 class Description(Struct, frozen=True, forbid_unknown_fields=True):

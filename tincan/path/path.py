@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 from tincan.device.device import Address, Socket
-from tincan.device.udp import UdpSocket
 from tincan.record.batch import Batch
 
 IP4_UDP_SIZE: Final = 28
@@ -93,13 +92,3 @@ class Path:
         if carrier is None:
             return None
         return replace(self, carrier=carrier, peer_address=carrier.address)
-
-
-class Sockets(Protocol):
-    """Opens sockets for ICE and has them read: an attempt (path.attempt)."""
-
-    def open(self, host: str, port: int = 0) -> UdpSocket:
-        """Bind a socket and start reading it; raise SystemRefusal."""
-
-    def close(self, sock: UdpSocket) -> None:
-        """Stop reading and close."""

@@ -7,105 +7,70 @@
       seals with the new   <-  RESPONSE
       key at once          RECORD ->                    first record under it: seals with it too
 
-Both keep the earlier opening keys until they are too old, so a rekey loses nothing in flight. The
-responder answers the same INIT with the same RESPONSE: the initiator repeats its INIT as it is,
-and neither loss, duplication nor a round trip longer than the retry interval costs a handshake.
+Both sides keep the earlier opening keys until they are too old, so a rekey loses nothing in
+flight. The responder answers the same INIT with the same RESPONSE: the initiator repeats its INIT
+as it is, and neither loss, duplication nor a round trip longer than the retry interval costs a
+handshake.
 
 A handshake datagram is the 16-byte header of record.layout, a Noise IKpsk2 message, and 16 bytes of
-``mac1``, keyed by the network and the receiver, so that strangers cost us one hash and get silence
-(as in WireGuard, section 5.4.4 of its paper)::
+``mac1`` (session.admission)::
 
     INIT      receiver = initiator's new index, counter = 0
               payload = u64 stamp, capabilities
     RESPONSE  receiver = initiator's index, counter = responder's new index
               payload = u32 responder's new index, capabilities
 
-Everything here happens in callbacks with ``now`` in monotonic seconds; nothing reads a clock.
+Time is an argument, ``now``, in monotonic seconds; nothing here reads a clock.
 """
 
 import math
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import Enum, auto
 from typing import Final
 
 from tincan.crypto.noise import Handshake
-from tincan.crypto.primitives import Aead, PrivateKey, hmac_sha256, same, sha256
-from tincan.crypto.window import ReplayWindow
+from tincan.crypto.primitives import Aead, PrivateKey
 from tincan.errors import HandshakeFailed
 from tincan.record.keys import OpeningKey, Recipient, SealingKey
 from tincan.record.layout import HANDSHAKE_INIT, HANDSHAKE_RESPONSE, HEADER, HEADER_SIZE, VERSION
-
-__all__ = ["OpeningKey", "ReplayWindow", "SealingKey", "Session", "State"]
+from tincan.session.admission import MAC_SIZE, Admission, mac1, mac1_key
+from tincan.session.table import INITIATOR, RESPONDER, Event, State
 
 PATTERN: Final = "IKpsk2"
-MAC_SIZE: Final = 16
-MAX_PAYLOAD: Final = 64  # bytes of capabilities
-STAMP = struct.Struct(">Q")
-INDEX = struct.Struct(">I")
+MAX_PAYLOAD: Final = 64
+"""Bytes of capabilities."""
+STAMP: Final = struct.Struct(">Q")
+INDEX: Final = struct.Struct(">I")
 _KEY_AND_TAG: Final = 32 + 16
-MAX_HANDSHAKE: Final = (
-    HEADER_SIZE + 32 + _KEY_AND_TAG + STAMP.size + MAX_PAYLOAD + 16 + MAC_SIZE
-)  # bytes; the INIT is the longer of the two
+MAX_HANDSHAKE: Final = HEADER_SIZE + 32 + _KEY_AND_TAG + STAMP.size + MAX_PAYLOAD + 16 + MAC_SIZE
+"""Bytes of the longest INIT; a RESPONSE is shorter."""
 
-REKEY_AFTER: Final = 120.0  # s; the initiator makes a new key
-REJECT_AFTER: Final = 180.0  # s; nothing is sealed or opened with a key of this age
+REKEY_AFTER: Final = 120.0
+"""Seconds after which the initiator makes a new key."""
+REJECT_AFTER: Final = 180.0
+"""Seconds; nothing is sealed or opened with a key of this age."""
 REKEY_AFTER_RECORDS: Final = 1 << 32
 REJECT_AFTER_RECORDS: Final = 1 << 34
-RETRY: Final = (0.5, 1.0, 1.0, 1.0, 5.0)  # s between repetitions of an INIT; the last one stays
-OFFER_LIFETIME: Final = 20.0  # s after which an unanswered INIT is made anew
-UNCONFIRMED: Final = 5.0  # s that a new key has to prove itself before another may be asked for
-REPEAT_AFTER: Final = 0.2  # s; start() called sooner than this after an INIT sends no copy of it
-OPENING_KEYS: Final = 4  # per session; a peer that asks for more loses the least needed one
-HANDSHAKES_PER_SECOND: Final = 20  # per session, 4 ms of work; what is beyond is not looked at
-
-
-class State(Enum):
-    CLOSED = auto()  # no key
-    OFFERED = auto()  # initiator: INIT sent, cannot seal
-    ANSWERED = auto()  # responder: RESPONSE sent, cannot seal before a record has come
-    ESTABLISHED = auto()  # can seal
-    REKEYING = auto()  # can seal, and a newer handshake is under way
-
-
-class Event(Enum):
-    OFFER = auto()  # an INIT goes out
-    INIT = auto()  # one has come and is authentic
-    RESPONSE = auto()  # the answer to ours has come and is authentic
-    CONFIRMED = auto()  # a record has come under the newest key
-    EXPIRED = auto()  # the sealing key is too old
-    FORGOTTEN = auto()  # the last opening key is too old
-
-
-INITIATOR: Final = {
-    (State.CLOSED, Event.OFFER): State.OFFERED,
-    (State.OFFERED, Event.OFFER): State.OFFERED,
-    (State.OFFERED, Event.RESPONSE): State.ESTABLISHED,
-    (State.ESTABLISHED, Event.OFFER): State.REKEYING,
-    (State.ESTABLISHED, Event.EXPIRED): State.CLOSED,
-    (State.REKEYING, Event.OFFER): State.REKEYING,
-    (State.REKEYING, Event.RESPONSE): State.ESTABLISHED,
-    (State.REKEYING, Event.EXPIRED): State.OFFERED,
-}
-RESPONDER: Final = {
-    (State.CLOSED, Event.INIT): State.ANSWERED,
-    (State.CLOSED, Event.CONFIRMED): State.ESTABLISHED,
-    (State.ANSWERED, Event.INIT): State.ANSWERED,
-    (State.ANSWERED, Event.CONFIRMED): State.ESTABLISHED,
-    (State.ANSWERED, Event.FORGOTTEN): State.CLOSED,
-    (State.ESTABLISHED, Event.INIT): State.REKEYING,
-    (State.ESTABLISHED, Event.CONFIRMED): State.ESTABLISHED,
-    (State.ESTABLISHED, Event.EXPIRED): State.CLOSED,
-    (State.REKEYING, Event.INIT): State.REKEYING,
-    (State.REKEYING, Event.CONFIRMED): State.ESTABLISHED,
-    (State.REKEYING, Event.EXPIRED): State.ANSWERED,
-}
+RETRY: Final = (0.5, 1.0, 1.0, 1.0, 5.0)
+"""Seconds between repetitions of an INIT; the last of them holds for all that follow."""
+INIT_LIFETIME: Final = 20.0
+"""Seconds after which an INIT without a RESPONSE is made anew."""
+UNCONFIRMED: Final = 5.0
+"""Seconds that a new key has to prove itself before another may be asked for."""
+REPEAT_AFTER: Final = 0.2
+"""Seconds; start() called sooner than this after an INIT sends no copy of it."""
+OPENING_KEYS: Final = 4
+"""Per session; a peer that asks for more loses the least needed one."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Generation:
-    """The keys of one handshake."""
+    """The keys of one handshake.
+
+    ``number``: 0 for the first of a session, then counting. ``payload``: the peer's capabilities.
+    ``stamp``: of the INIT.
+    """
 
     number: int
     opening: OpeningKey
@@ -115,40 +80,45 @@ class _Generation:
 
 
 @dataclass(slots=True)
-class _Offer:
-    """An INIT that waits for its answer."""
+class _Init:
+    """An INIT of ours that waits for its RESPONSE."""
 
     handshake: Handshake
     index: int
     datagram: bytes
     born: float
-    sent: float = -math.inf  # when last
+    sent: float = -math.inf
+    """When it was sent last."""
     repeat_at: float = -math.inf
     tries: int = 0
 
 
 @dataclass(frozen=True, slots=True)
-class _Answer:
-    """The newest INIT that we answered, and how."""
+class _Response:
+    """The newest INIT that we answered, our answer, and the index of the key in it."""
 
     init: bytes
-    response: bytes
+    datagram: bytes
     index: int
 
 
 class Session:
     """The keys shared with one peer.
 
+    After calling ``start``, ``receive`` or ``tick``, send the datagrams that they return; after
+    calling any method, call ``tick`` at ``deadline`` (seconds, perhaps infinity).
+
     ``private`` and ``peer``: our key, and the only public key accepted. ``psk``: 32 bytes,
-    ``network_id``: 16 bytes. ``payload``: at most 64 bytes of capabilities for the peer, whose own
-    are ``peer_payload`` once established. ``new_index`` returns an unused 32-bit index. ``owner``
-    is handed on in every OpeningKey. ``on_keys`` is called whenever ``opening`` has changed.
-    ``jitter`` returns numbers in [0, 1). ``wall`` returns the time that stamps handshakes, so that
-    a recorded INIT cannot be replayed later; without it, ``now`` does, and an initiator that
-    reboots is answered only by a responder whose session is new.
+    ``network_id``: 16 bytes. ``payload``: at most MAX_PAYLOAD bytes of capabilities for the peer,
+    whose own are ``peer_payload`` once established. ``new_index`` returns an unused 32-bit index
+    that is not 0 (the rehearsal's). ``owner`` is handed on in every OpeningKey. ``on_keys`` is
+    called whenever ``opening`` has changed. ``jitter`` returns numbers in [0, 1). ``wall`` returns
+    the time that stamps handshakes, so that a recorded INIT cannot be replayed later; without it
+    ``now`` stamps them, and an initiator that reboots is answered only by a responder whose
+    session is new.
 
     ``sealing``: the key to seal with, None when there is none. ``opening``: by index, at most
-    OPENING_KEYS. ``deadline``: when tick must be called next, in seconds, perhaps infinity.
+    OPENING_KEYS.
     """
 
     def __init__(
@@ -170,8 +140,12 @@ class Session:
             raise ValueError(f"at most {MAX_PAYLOAD} bytes of payload, not {len(payload)}")
         first, second = (private.public, peer) if initiator else (peer, private.public)
         self._prologue = b"switchmode" + bytes([VERSION]) + network_id + first + second
-        self._mac_out = sha256(b"switchmode mac1" + psk + peer)
-        self._mac_in = sha256(b"switchmode mac1" + psk + private.public)
+        self._mac1_key = mac1_key(psk, peer)
+        self._admission = Admission(
+            mac1_key(psk, private.public),
+            HANDSHAKE_RESPONSE if initiator else HANDSHAKE_INIT,
+            MAX_HANDSHAKE,
+        )
         self._private = private
         self._peer = peer
         self._psk = psk
@@ -193,64 +167,49 @@ class Session:
         self._count = 0  # of generations ever made
         self._sealing_number = -1
         self._started = False
-        self._offer: _Offer | None = None
-        self._answer: _Answer | None = None
+        self._init: _Init | None = None
+        self._response: _Response | None = None
         self._stamp = -1  # initiator: of our last INIT; responder: of the newest confirmed one
-        self._second = -math.inf  # start of the second that _handled counts in
-        self._handled = 0
 
     @property
     def established(self) -> bool:
-        """Whether records can be sealed."""
+        """Return whether records can be sealed."""
         return self.sealing is not None
 
     @property
     def pending_index(self) -> int | None:
-        """Our index in the INIT that waits for an answer: a RESPONSE carries it as receiver."""
-        return self._offer.index if self._offer else None
+        """Return our index in the INIT that waits: its RESPONSE carries it as receiver."""
+        return self._init.index if self._init else None
 
     def start(self, now: float) -> list[bytes]:
         """Begin a handshake, or a new one beside the present keys; return datagrams to send.
 
-        The responder never does. A session that was started keeps itself alive by tick().
+        A responder returns none. A session that was started keeps itself alive by tick().
         """
         if not self._initiator:
             return []
         self._started = True
-        if self._offer is not None:
-            return self._repeat(self._offer, now) if now >= self._offer.sent + REPEAT_AFTER else []
+        if self._init is not None:
+            return self._repeat(self._init, now) if now >= self._init.sent + REPEAT_AFTER else []
         if self._generations:
             newest = self._generations[-1].opening
             if not newest.confirmed and now < newest.born + UNCONFIRMED:
                 return []  # the peer may not have switched to it yet: one step at a time
-        return self._make_offer(now)
+        return self._new_init(now)
 
     def receive(self, datagram: bytes, now: float) -> list[bytes]:
-        """Take a handshake datagram; return replies to send back.
+        """Take a handshake datagram; return replies to send back by the way it came.
 
-        Raise HandshakeFailed, and be as before, for whatever is not acceptable.
+        Raise HandshakeFailed for whatever is not acceptable; keys and state are then as before.
         """
-        if len(datagram) > MAX_HANDSHAKE:
-            raise HandshakeFailed("handshake_oversized")
-        if len(datagram) < HEADER_SIZE + MAC_SIZE:
-            raise HandshakeFailed("handshake_truncated")
-        if not same(_mac1(self._mac_in, datagram[:-MAC_SIZE]), datagram[-MAC_SIZE:]):
-            raise HandshakeFailed("handshake_stranger")
-        kind, fragment, count, version, receiver, counter = HEADER.unpack_from(datagram)
-        if version != VERSION:
-            raise HandshakeFailed("handshake_version")
-        if (fragment, count) != (0, 1):
-            raise HandshakeFailed("handshake_malformed")
-        if kind != (HANDSHAKE_RESPONSE if self._initiator else HANDSHAKE_INIT):
-            raise HandshakeFailed("handshake_unexpected")
-        self._count_work(now)
+        receiver, counter = self._admission.admit(datagram, now)
         if self._initiator:
             self._take_response(datagram, receiver, counter, now)
             return []
         return self._take_init(datagram, receiver, counter, now)
 
     def opened(self, key: OpeningKey, now: float) -> None:
-        """Hear that a record has authenticated under ``key`` (needed until it is confirmed)."""
+        """Note that a record has authenticated under ``key``: needed until it is confirmed."""
         if key.confirmed or self.opening.get(key.index) is not key:
             return
         key.confirmed = True
@@ -264,45 +223,45 @@ class Session:
         self._schedule()
 
     def tick(self, now: float) -> list[bytes]:
-        """Do what is due; return datagrams to send."""
+        """Repeat, renew and expire what is due; return datagrams to send."""
         self._expire(now)
         datagrams: list[bytes] = []
-        if self._offer is not None:
-            if now >= self._offer.born + OFFER_LIFETIME:
-                datagrams = self._make_offer(now)
-            elif now >= self._offer.repeat_at:
-                datagrams = self._repeat(self._offer, now)
+        if self._init is not None:
+            if now >= self._init.born + INIT_LIFETIME:
+                datagrams = self._new_init(now)
+            elif now >= self._init.repeat_at:
+                datagrams = self._repeat(self._init, now)
         elif self._started and self._rekey_is_due(now):
-            datagrams = self._make_offer(now)
+            datagrams = self._new_init(now)
         self._schedule()
         return datagrams
 
-    # Handshakes
+    # --- handshakes
 
-    def _make_offer(self, now: float) -> list[bytes]:
+    def _new_init(self, now: float) -> list[bytes]:
         seconds = now if self._wall is None else self._wall()
         self._stamp = max(int(seconds * 1e9), self._stamp + 1, 0)
         index = self._new_index()
         header = HEADER.pack(HANDSHAKE_INIT, 0, 1, VERSION, index, 0)
         handshake = self._handshake(header)
         message = handshake.write(STAMP.pack(self._stamp) + self._payload)
-        self._offer = _Offer(handshake, index, self._seal_datagram(header + message), now)
-        self._move(Event.OFFER)
-        return self._repeat(self._offer, now)
+        self._init = _Init(handshake, index, self._with_mac1(header + message), now)
+        self._move(Event.INIT_SENT)
+        return self._repeat(self._init, now)
 
-    def _repeat(self, offer: _Offer, now: float) -> list[bytes]:
-        delay = RETRY[min(offer.tries, len(RETRY) - 1)]
-        offer.tries += 1
-        offer.sent = now
-        offer.repeat_at = min(now + delay * (1 + 0.1 * self._jitter()), offer.born + OFFER_LIFETIME)
+    def _repeat(self, init: _Init, now: float) -> list[bytes]:
+        delay = RETRY[min(init.tries, len(RETRY) - 1)]
+        init.tries += 1
+        init.sent = now
+        init.repeat_at = min(now + delay * (1 + 0.1 * self._jitter()), init.born + INIT_LIFETIME)
         self._schedule()
-        return [offer.datagram]
+        return [init.datagram]
 
     def _take_init(self, init: bytes, receiver: int, counter: int, now: float) -> list[bytes]:
-        if self._answer is not None and self._answer.init == init:
-            if self._answer.index not in self.opening:
+        if self._response is not None and self._response.init == init:
+            if self._response.index not in self.opening:
                 raise HandshakeFailed("handshake_replayed")
-            return [self._answer.response]
+            return [self._response.datagram]
         handshake = self._handshake(init[:HEADER_SIZE])
         payload = handshake.read(init[HEADER_SIZE:-MAC_SIZE])
         if counter != 0 or not STAMP.size <= len(payload) <= STAMP.size + MAX_PAYLOAD:
@@ -313,7 +272,7 @@ class Session:
         index = self._new_index()
         header = HEADER.pack(HANDSHAKE_RESPONSE, 0, 1, VERSION, receiver, index)
         message = handshake.write(INDEX.pack(index) + self._payload)
-        response = self._seal_datagram(header + message)
+        response = self._with_mac1(header + message)
         to_us, to_peer = handshake.split()
         self._add(
             OpeningKey(Aead(to_us), index, now, self._owner),
@@ -321,16 +280,16 @@ class Session:
             payload[STAMP.size :],
             stamp,
         )
-        self._answer = _Answer(init, response, index)
-        self._move(Event.INIT)
+        self._response = _Response(init, response, index)
+        self._move(Event.INIT_RECEIVED)
         self._schedule()
         return [response]
 
     def _take_response(self, response: bytes, receiver: int, counter: int, now: float) -> None:
-        offer = self._offer
-        if offer is None or receiver != offer.index:
+        init = self._init
+        if init is None or receiver != init.index:
             raise HandshakeFailed("handshake_unexpected")
-        handshake = offer.handshake.fork()  # a forged answer must not spoil the true one
+        handshake = init.handshake.fork()  # a forged answer must not spoil the true one
         payload = handshake.read(response[HEADER_SIZE:-MAC_SIZE])
         if not INDEX.size <= len(payload) <= INDEX.size + MAX_PAYLOAD:
             raise HandshakeFailed("handshake_malformed")
@@ -341,14 +300,14 @@ class Session:
         # Born with the INIT, so that we stop to seal before the responder refuses to open; the
         # opening key with the RESPONSE, so that we open what the responder may still seal.
         generation = self._add(
-            OpeningKey(Aead(to_us), offer.index, now, self._owner),
-            SealingKey(Aead(to_peer), index, offer.born),
+            OpeningKey(Aead(to_us), init.index, now, self._owner),
+            SealingKey(Aead(to_peer), index, init.born),
             payload[INDEX.size :],
             self._stamp,
         )
-        self._offer = None
+        self._init = None
         self._seal_with(generation)
-        self._move(Event.RESPONSE)
+        self._move(Event.RESPONSE_RECEIVED)
         self._schedule()
 
     def _handshake(self, init_header: bytes) -> Handshake:
@@ -361,18 +320,10 @@ class Session:
             psk=self._psk,
         )
 
-    def _seal_datagram(self, datagram: bytes) -> bytes:
-        return datagram + _mac1(self._mac_out, datagram)
+    def _with_mac1(self, datagram: bytes) -> bytes:
+        return datagram + mac1(self._mac1_key, datagram)
 
-    def _count_work(self, now: float) -> None:
-        if now >= self._second + 1:
-            self._second = now
-            self._handled = 0
-        self._handled += 1
-        if self._handled > HANDSHAKES_PER_SECOND:
-            raise HandshakeFailed("handshake_rate")
-
-    # Keys
+    # --- keys
 
     def _add(
         self, opening: OpeningKey, sealing: SealingKey, payload: bytes, stamp: int
@@ -387,8 +338,11 @@ class Session:
         return generation
 
     def _least_needed(self) -> _Generation:
-        """Both sides only ever move on to newer keys, so what came before the newest confirmed
-        one matters to stragglers at most; that one itself may be all that the peer has."""
+        """Return the generation to give up for another one.
+
+        Both sides only ever move on to newer keys, so what came before the newest confirmed one
+        matters to stragglers at most; that one itself may be all that the peer has.
+        """
         confirmed = [each for each in self._generations if each.opening.confirmed]
         unused = [each for each in self._generations if not each.opening.confirmed]
         return [*confirmed[:-1], *unused][0]
@@ -412,7 +366,7 @@ class Session:
             self._drop(generation)
         if old:
             self._on_keys()
-            if self.state is State.ANSWERED and not self._generations:
+            if self.state is State.RESPONSE_SENT and not self._generations:
                 self._move(Event.FORGOTTEN)
         if not self._initiator and self.state is State.CLOSED:
             self._stamp = -1  # nothing is left to disturb; the peer's clock may have been set back
@@ -431,12 +385,8 @@ class Session:
         times = [each.opening.born + REJECT_AFTER for each in self._generations]
         if self.sealing is not None:
             times.append(self.sealing.born + REJECT_AFTER)
-            if self._started and self._offer is None:
+            if self._started and self._init is None:
                 times.append(self.sealing.born + REKEY_AFTER)
-        if self._offer is not None:
-            times.append(self._offer.repeat_at)
+        if self._init is not None:
+            times.append(self._init.repeat_at)
         self.deadline = min(times, default=math.inf)
-
-
-def _mac1(key: bytes, datagram: bytes) -> bytes:
-    return hmac_sha256(key, datagram)[:MAC_SIZE]

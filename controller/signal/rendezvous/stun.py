@@ -8,30 +8,30 @@ most 1.5 times what was asked, so forged sources gain nothing.
 """
 
 import asyncio
-import ipaddress
 import socket
 import struct
-import zlib
 from collections import Counter
-from typing import Final, TypeAlias
+from typing import Final
 
 from controller.signal.rendezvous.quota import Buckets, source_of
+from tincan.ice.stun import (
+    BINDING_ERROR,
+    BINDING_REQUEST,
+    BINDING_SUCCESS,
+    COMPREHENSION_OPTIONAL,
+    COOKIE,
+    ERROR_CODE,
+    FINGERPRINT,
+    HEADER,
+    UNKNOWN_ATTRIBUTES,
+    Address,
+    attribute,
+    attributes,
+    fingerprint_holds,
+    message,
+    xor_mapped,
+)
 
-Address: TypeAlias = tuple[str, int]
-
-# header: type 2, length 2, cookie 4, transaction id 12; attribute: type 2, length 2, value
-HEADER: Final = struct.Struct(">HHI12s")
-ATTRIBUTE: Final = struct.Struct(">HH")
-COOKIE: Final = 0x2112A442
-BINDING_REQUEST: Final = 0x0001
-BINDING_SUCCESS: Final = 0x0101
-BINDING_ERROR: Final = 0x0111
-ERROR_CODE: Final = 0x0009
-UNKNOWN_ATTRIBUTES: Final = 0x000A
-XOR_MAPPED_ADDRESS: Final = 0x0020
-FINGERPRINT: Final = 0x8028
-COMPREHENSION_OPTIONAL: Final = 0x8000
-FINGERPRINT_XOR: Final = 0x5354554E
 MAX_REQUEST: Final = 548
 """Bytes; what every IPv4 host must take (RFC 8489 section 6.1)."""
 MAX_UNKNOWN: Final = 4
@@ -54,71 +54,21 @@ def answer(datagram: bytes, source: Address) -> bytes | None:
     kind, length, cookie, transaction = HEADER.unpack_from(datagram)
     if kind != BINDING_REQUEST or cookie != COOKIE or length != len(datagram) - HEADER.size:
         return None
-    attributes = _attributes(datagram)
-    if attributes is None:
+    found = attributes(datagram)
+    if found is None:
         return None
-    kinds = [kind for kind, _ in attributes]
-    if FINGERPRINT in kinds and not _fingerprint_holds(datagram, attributes):
+    kinds = [kind for kind, _ in found]
+    if FINGERPRINT in kinds and not fingerprint_holds(datagram, found):
         return None
     unknown = [kind for kind in kinds if kind < COMPREHENSION_OPTIONAL][:MAX_UNKNOWN]
     if unknown:
-        # Error 420: class 4, number 20, no phrase. Types are padded to 4 bytes.
-        code = ATTRIBUTE.pack(ERROR_CODE, 4) + bytes((0, 0, 4, 20))
-        types = struct.pack(f">{len(unknown)}H", *unknown)
-        body = (
-            code + ATTRIBUTE.pack(UNKNOWN_ATTRIBUTES, len(types)) + types + bytes(-len(types) % 4)
-        )
-        return _message(BINDING_ERROR, transaction, body, FINGERPRINT in kinds)
-    mapped = _xor_mapped(transaction, source)
+        code = attribute(ERROR_CODE, bytes((0, 0, 4, 20)))  # class 4, number 20, no phrase
+        types = attribute(UNKNOWN_ATTRIBUTES, struct.pack(f">{len(unknown)}H", *unknown))
+        return message(BINDING_ERROR, transaction, code + types, fingerprint=FINGERPRINT in kinds)
+    mapped = xor_mapped(transaction, source)
     if mapped is None:
         return None
-    return _message(BINDING_SUCCESS, transaction, mapped, FINGERPRINT in kinds)
-
-
-def _attributes(datagram: bytes) -> list[tuple[int, int]] | None:
-    """Type and offset of each attribute; None unless they fill the message exactly."""
-    found: list[tuple[int, int]] = []
-    offset = HEADER.size
-    while offset < len(datagram):
-        if offset + ATTRIBUTE.size > len(datagram):
-            return None
-        kind, length = ATTRIBUTE.unpack_from(datagram, offset)
-        found.append((kind, offset))
-        offset += ATTRIBUTE.size + length + (-length % 4)
-    return found if offset == len(datagram) else None
-
-
-def _fingerprint_holds(datagram: bytes, attributes: list[tuple[int, int]]) -> bool:
-    """Whether FINGERPRINT is last and right (RFC 8489 section 14.7)."""
-    kind, offset = attributes[-1]
-    if kind != FINGERPRINT or len(datagram) - offset != 8:
-        return False
-    (given,) = struct.unpack_from(">I", datagram, offset + ATTRIBUTE.size)
-    return bool(given == zlib.crc32(datagram[:offset]) ^ FINGERPRINT_XOR)
-
-
-def _xor_mapped(transaction: bytes, source: Address) -> bytes | None:
-    try:
-        address = ipaddress.ip_address(source[0].partition("%")[0])
-    except ValueError:
-        return None
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
-        address = address.ipv4_mapped
-    mask = COOKIE.to_bytes(4, "big") + transaction
-    value = bytes(a ^ b for a, b in zip(address.packed, mask, strict=False))
-    family = 1 if address.version == 4 else 2
-    port = source[1] ^ (COOKIE >> 16)
-    head = ATTRIBUTE.pack(XOR_MAPPED_ADDRESS, 4 + len(value))
-    return head + struct.pack(">BBH", 0, family, port) + value
-
-
-def _message(kind: int, transaction: bytes, body: bytes, fingerprint: bool) -> bytes:
-    length = len(body) + (8 if fingerprint else 0)
-    message = HEADER.pack(kind, length, COOKIE, transaction) + body
-    if fingerprint:
-        check = zlib.crc32(message) ^ FINGERPRINT_XOR
-        message += ATTRIBUTE.pack(FINGERPRINT, 4) + struct.pack(">I", check)
-    return message
+    return message(BINDING_SUCCESS, transaction, mapped, fingerprint=FINGERPRINT in kinds)
 
 
 class StunServer:

@@ -10,6 +10,7 @@ import aioice.stun
 
 from tincan.device.udp import Address, UdpSocket
 from tincan.ice.agent import IceAgent
+from tincan.ice.resolve import Resolver
 from tincan.ice.stun import CHANNEL, is_channel_data, is_stun
 from tincan.path.description import TurnServer
 from tincan.path.path import Path
@@ -89,6 +90,7 @@ class Peer:
             sockets=self.pump,
             stun=stun or [],
             turn=turn or [],
+            resolver=Resolver(),
             addresses=lambda: addresses,
             refuse=refuse,
             on_data=self.pump.on_data,

@@ -18,7 +18,7 @@ from tincan.ice.candidates import (
     seen_behind_nat,
     worth_pairing,
 )
-from tincan.ice.checks import local_candidate
+from tincan.ice.library import local_candidate
 from tincan.path.description import MAX_CANDIDATES
 
 GOOD = "abc 1 udp 2130706431 192.0.2.7 5000 typ host"

@@ -7,14 +7,13 @@ from typing import Any
 
 import pytest
 
-from tincan.ice import resolve as module
-from tincan.ice.resolve import MAX_LOOKUPS, resolve
+from tincan.ice.resolve import MAX_LOOKUPS, Resolver
 
 
 async def test_an_address_needs_no_lookup(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "getaddrinfo", None)
-    assert await resolve("192.0.2.1", 3478) == [("192.0.2.1", 3478)]
-    assert await resolve("2001:DB8::1", 3478) == [("2001:db8::1", 3478)]
+    assert await Resolver().resolve("192.0.2.1", 3478) == [("192.0.2.1", 3478)]
+    assert await Resolver().resolve("2001:DB8::1", 3478) == [("2001:db8::1", 3478)]
 
 
 async def test_a_name_may_have_several_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -24,7 +23,7 @@ async def test_a_name_may_have_several_addresses(monkeypatch: pytest.MonkeyPatch
         return [(None, None, 0, "", (host, port)) for host in hosts]
 
     monkeypatch.setattr(socket, "getaddrinfo", look_up)
-    assert await resolve("stun.example", 5) == [("2001:db8::1", 5), ("192.0.2.1", 5)]
+    assert await Resolver().resolve("stun.example", 5) == [("2001:db8::1", 5), ("192.0.2.1", 5)]
 
 
 @pytest.mark.parametrize(
@@ -36,7 +35,7 @@ async def test_failure_names_the_host(monkeypatch: pytest.MonkeyPatch, error: Ex
 
     monkeypatch.setattr(socket, "getaddrinfo", look_up)
     with pytest.raises(OSError, match=r"stun\.example"):
-        await resolve("stun.example", 5)
+        await Resolver().resolve("stun.example", 5)
 
 
 async def test_a_dead_resolver_holds_nothing_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -47,7 +46,7 @@ async def test_a_dead_resolver_holds_nothing_up(monkeypatch: pytest.MonkeyPatch)
         return []
 
     monkeypatch.setattr(socket, "getaddrinfo", look_up)
-    monkeypatch.setattr(module, "_free", threading.BoundedSemaphore(MAX_LOOKUPS))
+    resolve = Resolver().resolve
     waiting = [asyncio.create_task(resolve("stun.example", 5)) for _ in range(MAX_LOOKUPS)]
     await asyncio.sleep(0)
     with pytest.raises(OSError, match="too many"):

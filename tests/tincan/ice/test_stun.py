@@ -1,6 +1,7 @@
 """STUN framing, against the RFC's own vectors and against whatever hypothesis thinks of."""
 
 import contextlib
+import ipaddress
 import struct
 
 import aioice.stun
@@ -167,3 +168,47 @@ def test_a_stream_is_cut_into_its_messages(datagrams: list[bytes], cut: int) -> 
         at += size
     assert found == messages[: len(found)]
     assert len(found) == len(messages) or len(stream) - at < len(messages[len(found)])
+
+
+addresses = st.tuples(st.ip_addresses().map(str), st.integers(0, 65535))
+
+
+@given(addresses, st.binary(min_size=12, max_size=12), st.booleans())
+def test_an_address_told_is_the_address_understood(
+    source: stun.Address, transaction: bytes, fingerprint: bool
+) -> None:
+    told = stun.xor_mapped(transaction, source)
+    assert told is not None
+    response = stun.message(stun.BINDING_SUCCESS, transaction, told, fingerprint=fingerprint)
+    assert stun.is_stun(response)
+    assert stun.transaction_of(response) == transaction
+    understood = stun.mapped_address(response)
+    assert understood is not None
+    plain = ipaddress.ip_address(source[0])
+    mapped = plain.ipv4_mapped if isinstance(plain, ipaddress.IPv6Address) else None
+    assert (ipaddress.ip_address(understood[0]), understood[1]) == (mapped or plain, source[1])
+    assert aioice.stun.parse_message(response).attributes["XOR-MAPPED-ADDRESS"] == understood
+
+
+def test_what_is_no_address_is_not_told() -> None:
+    assert stun.xor_mapped(TRANSACTION, ("nonsense", 1)) is None
+
+
+@pytest.mark.parametrize("sample", [SAMPLE_REQUEST, SAMPLE_IPV4_RESPONSE, SAMPLE_IPV6_RESPONSE])
+def test_fingerprints_of_rfc_5769_hold_until_a_bit_is_flipped(sample: bytes) -> None:
+    found = stun.attributes(sample)
+    assert found is not None
+    assert found[-1] == (stun.FINGERPRINT, len(sample) - 8)
+    assert stun.fingerprint_holds(sample, found)
+    assert not stun.fingerprint_holds(sample[:-1] + bytes([sample[-1] ^ 1]), found)
+    assert not stun.fingerprint_holds(sample, found[:-1])
+
+
+@given(st.lists(st.tuples(st.integers(0, 65535), st.binary(max_size=24)), max_size=5))
+def test_attributes_are_found_where_they_are(values: list[tuple[int, bytes]]) -> None:
+    whole = message(*values)
+    found = stun.attributes(whole)
+    assert found is not None
+    assert [(kind, stun.value_at(whole, at)) for kind, at in found] == values
+    if values:
+        assert stun.attributes(whole[:-1]) is None

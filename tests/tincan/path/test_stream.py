@@ -7,7 +7,7 @@ from typing import Any, cast
 import pytest
 
 from lab.bench.ends import End, frame
-from tincan.ice.sockets import RelayTransport
+from tincan.ice.turn import RelayTransport
 from tincan.path.stream import Stream
 from tincan.record.layout import CHANNEL, CHANNEL_SIZE, HEADER, RECORD
 
@@ -35,7 +35,7 @@ class Client:
     """What RelayTransport needs of a TURN client to send records."""
 
     def __init__(self) -> None:
-        self.link = Connection()
+        self.connection = Connection()
         self.counters: Counter[str] = Counter()
 
 
@@ -58,7 +58,7 @@ async def test_a_record_crosses_a_stream_relay(ends: tuple[End, End], sizes: lis
     relay = RelayTransport(cast(Any, client), None, asyncio.create_task)
     one.go_by(Stream(relay.send_on(NUMBER), SERVER))
     one.wake(*map(frame, sizes))
-    datagrams = unwrapped(client.link.written)
+    datagrams = unwrapped(client.connection.written)
     assert {HEADER.unpack_from(each)[0] for each in datagrams} == {RECORD}
     for each in datagrams:
         two.ingress.relayed(two.attempt.stream, each, 1.0)
