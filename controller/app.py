@@ -21,10 +21,11 @@ from controller.dataplane.client import Tunnel
 from controller.dataplane.runner import Proxy
 from controller.errors import SystemRefusal
 from controller.host.capture import Capture
-from controller.host.netlink import AddressChanged, Netlink
+from controller.host.interfaces import AddressChanged
+from controller.host.netlink import Netlink
 from controller.host.node_key import KnownPeers
 from controller.host.resolver import DaemonThreads
-from controller.host.tap import Attachment
+from controller.host.tap import TapPlacement
 from controller.links.negotiator import Mesh
 from controller.loops.guard import Guard
 from controller.node.counters import new_counters
@@ -92,7 +93,7 @@ class App:
             self.counters,
             self._never_forward,
         )
-        self.attachment = Attachment(
+        self.attachment = TapPlacement(
             config,
             netlink,
             host_addresses=self._host_addresses,

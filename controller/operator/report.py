@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from controller.config.settings import Config
 from controller.errors import ControlError, SystemRefusal
-from controller.host.netlink import Link
+from controller.host.interfaces import Link
 from controller.node.counters import report
 from controller.operator.status import (
     Bindings,
