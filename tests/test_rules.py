@@ -98,7 +98,7 @@ DISTRIBUTIONS = {"yaml": "pyyaml"}  # import name -> distribution, where they di
 CATCH_ALL = {  # the outermost frame of a process or of a task, and why
     "controller.cli:main": "one line for the user instead of a traceback",
     "controller.operator.server:_serve": "a fault in a view must not end the program",
-    "controller.host.directories:work": "an executor hands its caller whatever was raised",
+    "controller.host.resolver:work": "an executor hands its caller whatever was raised",
     "controller.signal.rendezvous.server:_handle": "one faulty connection must not end the others",
     "tincan.cli:main": "one line for the user instead of a traceback",
     "tincan.pump.loop:select": "one frame that we fail on must not end the data plane",

@@ -16,10 +16,11 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Final
 
-from controller.config.endpoint import Endpoint, bind
+from controller.config.endpoint import Endpoint
 from controller.errors import SystemRefusal
 from controller.signal.rendezvous.quota import Admission, Buckets, Gate, Limits, source_of
 from controller.signal.rendezvous.registry import HangUp, Log, Output, Registry, Transmit
+from controller.signal.rendezvous.sockets import bind
 from controller.signal.rendezvous.stun import StunServer
 from controller.signal.websocket.messages import NONCE_SIZE
 from controller.signal.websocket.transport import Channel, ChannelClosed, Listener
