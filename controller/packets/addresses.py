@@ -44,6 +44,7 @@ def usable_mac(mac: Mac) -> bool:
 
 
 def is_unicast(mac: Mac) -> bool:
+    """Return whether ``mac`` is an individual address."""
     return mac[1] in "02468ace"
 
 
@@ -70,3 +71,9 @@ class StaticBinding:
     node: str
     """The node's name or its id."""
     vlan: Vlan = 0
+
+
+def describe_key(key: Key) -> str:
+    """Return ``key`` as people read it."""
+    vlan, ip = key
+    return f"{ip} (VLAN {vlan})" if vlan else ip
