@@ -4,12 +4,11 @@ tincan takes as long to load as the controller's own modules: both load at the s
 """
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Final
 
 from controller.config.settings import Config
+from controller.dataplane.process import LEFT_BY_TINCAN, start_tincan
 from controller.errors import SystemRefusal
 from controller.host.directories import hold
 from controller.host.node_key import load_key
@@ -18,8 +17,6 @@ from tincan.control import messages as api
 
 CAPABILITIES: Final = {"CAP_NET_ADMIN": 12, "CAP_NET_RAW": 13}
 """What a controller needs, and the bits of it (include/uapi/linux/capability.h)."""
-LEFT_BY_TINCAN: Final = ("tincan.log", "tincan.log.1", api.SOCKET_NAME)
-"""If it was killed."""
 
 
 def check_rights(tun: Path = Path("/dev/net/tun"), status: str | None = None) -> None:
@@ -50,24 +47,6 @@ def check_rights(tun: Path = Path("/dev/net/tun"), status: str | None = None) ->
         raise SystemRefusal(
             f"{tun} cannot be opened: {error.strerror}", "sudo modprobe tun"
         ) from None
-
-
-def start_tincan(run_dir: Path, level: str) -> "subprocess.Popen[bytes]":
-    """Start tincan in a session of its own, holding no pipe: our death is not its.
-
-    Raises SystemRefusal.
-    """
-    command = [sys.executable, "-m", "tincan.cli", "--run-dir", str(run_dir), "--log-level", level]
-    try:
-        return subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-    except OSError as error:
-        raise SystemRefusal(f"cannot start tincan: {error.strerror}") from None
 
 
 def run(config: Config) -> int:
