@@ -9,24 +9,23 @@ import contextlib
 import hashlib
 import logging
 import random
-import signal
 import subprocess
 import time
 from collections import Counter
 from contextlib import AsyncExitStack
 from typing import Any, Final
 
-from controller.cli import version
-from controller.config.endpoint import Endpoint
+from controller.config.endpoint import STUN_PORT, Endpoint
 from controller.config.settings import Config
 from controller.dataplane.client import Tunnel
 from controller.dataplane.runner import Proxy
 from controller.errors import SystemRefusal
 from controller.host.capture import Capture
-from controller.host.directories import STOPPING, Abandoned
-from controller.host.netlink import AddressChanged, Netlink
+from controller.host.interfaces import AddressChanged
+from controller.host.netlink import Netlink
 from controller.host.node_key import KnownPeers
-from controller.host.tap import Attachment
+from controller.host.resolver import DaemonThreads
+from controller.host.tap import TapPlacement
 from controller.links.negotiator import Mesh
 from controller.loops.guard import Guard
 from controller.node.counters import new_counters
@@ -35,8 +34,10 @@ from controller.operator.server import ControlServer
 from controller.packets.addresses import Ip, Mac, NodeId
 from controller.packets.packets import Captured
 from controller.signal.keys import NetworkKeys
-from controller.switch.policy import Policy, Static
+from controller.stopping import run_until, stop_requested
+from controller.switch.policy import Policy
 from controller.switch.switch import Switch
+from controller.version import version
 from tincan.control import messages as api
 from tincan.crypto.primitives import PrivateKey
 
@@ -92,7 +93,7 @@ class App:
             self.counters,
             self._never_forward,
         )
-        self.attachment = Attachment(
+        self.attachment = TapPlacement(
             config,
             netlink,
             host_addresses=self._host_addresses,
@@ -373,7 +374,7 @@ def _policy(config: Config, known: KnownPeers, node: NodeId) -> Policy:
     pins = {name: pinned for name in mentioned if (pinned := known.pinned(name)) is not None}
     pins[config.node] = node  # whoever had it before
     return Policy(
-        static=[Static(s.ip, s.mac, s.node, s.vlan) for s in config.static],
+        static=config.static,
         allow=config.allow,
         names=pins,
     )
@@ -382,12 +383,8 @@ def _policy(config: Config, known: KnownPeers, node: NodeId) -> Policy:
 async def _serve(
     config: Config, private: PrivateKey, started: "subprocess.Popen[bytes] | None"
 ) -> None:
-    loop = asyncio.get_running_loop()
-    finished = asyncio.Event()
-    for number in STOPPING:
-        loop.add_signal_handler(number, finished.set)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
-    loop.set_default_executor(Abandoned())
+    stop = stop_requested()
+    asyncio.get_running_loop().set_default_executor(DaemonThreads())
     async with AsyncExitStack() as stack:
         netlink = await stack.enter_async_context(Netlink())
         app = App(config, private, netlink, started)
@@ -395,7 +392,7 @@ async def _serve(
         if config.listen is not None:
             from controller.signal.rendezvous.server import Rendezvous  # not everybody needs it
 
-            stun = Endpoint(config.listen.host, 3478)
+            stun = Endpoint(config.listen.host, STUN_PORT)
             rendezvous = Rendezvous(
                 config.listen,
                 stun,
@@ -413,10 +410,7 @@ async def _serve(
             "clear": reporter.clear,
         }
         stack.push_async_callback(app.stop)
-        async with asyncio.TaskGroup() as tasks:
-            running = tasks.create_task(_run(app, urls, config, methods))
-            await _first(finished, running)
-            running.cancel()
+        await run_until(stop, _run(app, urls, config, methods))
 
 
 async def _run(app: App, urls: tuple[str, ...], config: Config, methods: dict[str, Any]) -> None:
@@ -424,13 +418,6 @@ async def _run(app: App, urls: tuple[str, ...], config: Config, methods: dict[st
     async with asyncio.TaskGroup() as tasks, ControlServer(config.control_socket, methods):
         await app.start(tasks, urls)
         await asyncio.Event().wait()
-
-
-async def _first(finished: asyncio.Event, running: asyncio.Task[None]) -> None:
-    """Wait until asked to end, or until ``running`` has."""
-    waiting = asyncio.create_task(finished.wait())
-    await asyncio.wait({waiting, running}, return_when=asyncio.FIRST_COMPLETED)
-    waiting.cancel()
 
 
 def serve(config: Config, private: PrivateKey, started: "subprocess.Popen[bytes] | None") -> None:

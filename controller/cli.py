@@ -1,8 +1,8 @@
 """The ``controller`` command: run one, or ask a running one.
 
 Exit status: 0 done; 1 the system or the controller refused; 2 the command line or the
-configuration is wrong; 130 interrupted. Whatever is refused is said in one line on stderr.
-Heavy rooms are imported when they are needed: ``status`` shall not load what ``run`` needs.
+configuration is wrong; 130 interrupted. A refusal is one line on stderr.
+Heavy modules are imported where they are used: ``status`` does not load what ``run`` needs.
 """
 
 import argparse
@@ -12,46 +12,14 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from functools import cache
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import Any, NoReturn
 
+from controller.command import INTERRUPTED, REFUSED, WRONG, Parser, log_to_stderr
 from controller.errors import ConfigError, ControllerError, one_line
-
-REFUSED: Final = 1
-WRONG: Final = 2
-INTERRUPTED: Final = 128 + signal.SIGINT
+from controller.version import version
 
 log = logging.getLogger(__name__)
-
-
-class Parser(argparse.ArgumentParser):
-    """An argument parser whose complaints are one line."""
-
-    def error(self, message: str) -> NoReturn:
-        print(one_line(f"{self.prog}: {message}; see {self.prog} --help"), file=sys.stderr)
-        sys.exit(WRONG)
-
-
-class Format(logging.Formatter):
-    """One line for each record, with the control characters in it escaped.
-
-    Names in it come from other nodes. What a programmer has to see (a traceback) follows.
-    """
-
-    def formatMessage(self, record: logging.LogRecord) -> str:
-        record.message = one_line(record.message)
-        return super().formatMessage(record)
-
-
-def log_to_stderr(level: str) -> None:
-    """Set up logging for a process: to stderr, with the time unless the journal adds it."""
-    stamp = "" if "JOURNAL_STREAM" in os.environ else "%(asctime)s "
-    handler = logging.StreamHandler()
-    handler.setFormatter(Format(f"{stamp}%(levelname)s %(name)s: %(message)s"))
-    logging.basicConfig(level=level, handlers=[handler], force=True)
-    for talkative in ("pyroute2", "websockets"):  # at DEBUG they tell of every message
-        logging.getLogger(talkative).setLevel(max(logging.INFO, logging.getLogger().level))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -73,10 +41,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _complain(error: BaseException) -> int:
-    """Say in one line what ended the program, and return its exit status.
+    """Print in one line what ended the program, and return its exit status.
 
-    A TaskGroup wraps what one of its tasks raised, however deep: the first refusal in it
-    counts. What nobody has foreseen is a fault of ours; its traceback is logged for DEBUG.
+    A TaskGroup wraps what its tasks raised, perhaps several levels deep: the first
+    ControllerError found in it counts. Any other exception is a fault of this program; its
+    traceback is logged at DEBUG.
     """
     causes = _leaves(error)
     expected = next((cause for cause in causes if isinstance(cause, ControllerError)), None)
@@ -99,6 +68,7 @@ def _complain(error: BaseException) -> int:
 
 
 def _leaves(error: BaseException) -> list[BaseException]:
+    """Return the exceptions that are no groups, in order."""
     if isinstance(error, BaseExceptionGroup):
         return [leaf for inner in error.exceptions for leaf in _leaves(inner)]
     return [error]
@@ -137,7 +107,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 class _Version(argparse.Action):
-    """``--version``, which looks for the version only when it is asked for."""
+    """The option ``--version``; it looks the version up only when the option is given."""
 
     def __init__(self, option_strings: Sequence[str], dest: str) -> None:
         super().__init__(option_strings, argparse.SUPPRESS, nargs=0, help="show it and exit")
@@ -147,20 +117,8 @@ class _Version(argparse.Action):
         parser.exit()
 
 
-@cache
-def version() -> str:
-    """Return the version of the installed distribution."""
-    from importlib.metadata import PackageNotFoundError
-    from importlib.metadata import version as installed
-
-    try:
-        return installed("switchmode")
-    except PackageNotFoundError:
-        return "unknown"
-
-
 def _config(options: argparse.Namespace) -> Any:
-    from controller.config.settings import load
+    from controller.config.load import load
 
     if options.config is None:
         raise ConfigError("controller: --config", "is missing", "write: controller --config FILE")

@@ -35,6 +35,21 @@ class ConfigError(ControllerError):
         self.cure = cure
 
 
+class UnwantedText(ControllerError):
+    """Text of a configuration that parses, but that we do not take.
+
+    Raised from inside a parser; ``config.text.parse`` makes it a ConfigError. ``line`` and
+    ``column`` count from 1; 0 is unknown.
+    """
+
+    def __init__(self, problem: str, cure: str, line: int = 0, column: int = 0) -> None:
+        super().__init__(f"{problem}; {cure}")
+        self.problem = problem
+        self.cure = cure
+        self.line = line
+        self.column = column
+
+
 class SystemRefusal(ControllerError):
     """The kernel or the machine refused something we cannot live without.
 

@@ -1,27 +1,29 @@
-"""Where a server listens: ``HOST:PORT`` as people write it, and the sockets that it means."""
+"""``HOST:PORT`` as people write it: the value, and the two ways to read one.
 
-import errno
+``Endpoint.parse`` reads where a server shall listen: every address and port 0 are possible.
+``server`` reads, as a check of the configuration, a server to be asked: it has a host and a port.
+"""
+
 import ipaddress
-import os
-import socket
+import re
 from dataclasses import dataclass
 from typing import Final
 
-from controller.errors import SystemRefusal
+from controller.config.values import Place, host, quoted, text
 
 EVERYWHERE: Final = ("", "*", "::", "[::]")
-"""All addresses of both families."""
-BACKLOG: Final = 128
-"""Connections that the kernel accepts ahead of us."""
-RECEIVE_BUFFER: Final = 64 * 1024
-"""Bytes; bounds what one wake-up can hand to the parser."""
+"""The ways to write all addresses of both families."""
+STUN_PORT: Final = 3478
+"""UDP port of STUN and TURN servers (RFC 8489 section 8.1)."""
+MAX_PORT: Final = 65535
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """``host`` is an address, a name, or "" for every address of both families."""
+    """A host and a port."""
 
     host: str
+    """An address without brackets, a name, or "" for every address of both families."""
     port: int
 
     @classmethod
@@ -36,10 +38,11 @@ class Endpoint:
             if default_port is None:
                 raise ValueError(f"{text!r} has no port; write HOST:PORT")
             number = default_port
-        elif port.isascii() and port.isdigit() and len(port) <= 5 and int(port) <= 65535:
-            number = int(port)
         else:
-            raise ValueError(f"{text!r}: the port is a number from 0 to 65535")
+            parsed = _port(port)
+            if parsed is None:
+                raise ValueError(f"{text!r}: the port is a number from 0 to {MAX_PORT}")
+            number = parsed
         if host in EVERYWHERE:
             return cls("", number)
         if ":" in host:
@@ -56,7 +59,58 @@ class Endpoint:
         return f"{host}:{self.port}"
 
 
+def server(value: object, place: Place) -> Endpoint:
+    """Check for ``host:port``, an IPv6 address in brackets: ``[2001:db8::1]:3478``."""
+    given = text(value, place)
+    cure = 'write "host:port", an IPv6 address in brackets: "[2001:db8::1]:3478"'
+    malformed = place.wrong(f"{quoted(given)} is not host:port", cure)
+    if "://" in given or re.match(r"(stuns?|turns?):", given):
+        raise place.wrong(f"{quoted(given)} is a URL", 'write only "host:port"')
+    try:
+        name, port = _split(given)
+    except ValueError:
+        raise malformed from None
+    bracketed = given.startswith("[")
+    if not port or not (name or bracketed):
+        raise malformed
+    number = _port(port)
+    if not number:
+        raise place.wrong(f"port {quoted(port)} is not a number from 1 to {MAX_PORT}", cure)
+    return Endpoint(_ip6(name, place, cure) if bracketed else host(name, place), number)
+
+
+def _ip6(address: str, place: Place, cure: str) -> str:
+    """Return an IPv6 address that stood in brackets in its usual spelling."""
+    try:
+        return str(ipaddress.IPv6Address(address))
+    except ValueError:
+        raise place.wrong(f"{quoted(f'[{address}]')} is not an IPv6 address", cure) from None
+
+
+def listener(value: object, place: Place) -> Endpoint:
+    """Check for ``HOST:PORT`` to listen on; ``*:PORT`` is every address of both families."""
+    cure = 'write "HOST:PORT", or "*:PORT" for every address of this host'
+    try:
+        endpoint = Endpoint.parse(text(value, place))
+    except ValueError as error:
+        raise place.wrong(str(error), cure) from None
+    if endpoint.port == 0:
+        raise place.wrong("has port 0", cure)
+    return endpoint
+
+
+def _port(digits: str) -> int | None:
+    """Return the number of a port, or None if ``digits`` is none."""
+    if digits.isascii() and digits.isdigit() and len(digits) <= 5 and int(digits) <= MAX_PORT:
+        return int(digits)
+    return None
+
+
 def _split(text: str) -> tuple[str, str | None]:
+    """Return the host without brackets, and what follows the colon, None if there is none.
+
+    Raises ValueError with one line.
+    """
     if text.startswith("["):
         host, bracket, rest = text[1:].partition("]")
         if not bracket or (rest and not rest.startswith(":")):
@@ -68,88 +122,3 @@ def _split(text: str) -> tuple[str, str | None]:
         raise ValueError(f"{text!r}: an IPv6 address is written as [ADDRESS]:PORT")
     host, colon, port = text.partition(":")
     return host, port if colon else None
-
-
-def bind(endpoint: Endpoint, kind: socket.SocketKind, what: str) -> list[socket.socket]:
-    """Return non-blocking sockets bound to ``endpoint``, listening if streams; or SystemRefusal.
-
-    One per address; with an empty host one per family, on the same port even if that is 0. A
-    family that this machine lacks is left out. ``what`` names the service in the refusal.
-    """
-    sockets: list[socket.socket] = []
-    port = endpoint.port
-    missing: OSError | None = None
-    try:
-        for family, address in _addresses(endpoint, kind):
-            try:
-                sock = _bound(family, kind, (address, port))
-            except OSError as error:
-                if error.errno not in _NO_FAMILY:
-                    raise
-                missing = error
-                continue
-            sockets.append(sock)
-            port = sock.getsockname()[1]
-        if missing is not None and not sockets:
-            raise missing
-    except OSError as error:
-        for sock in sockets:
-            sock.close()
-        protocol = "udp" if kind == socket.SOCK_DGRAM else "tcp"
-        raise SystemRefusal(
-            f"{what}: cannot listen on {protocol} {endpoint}: {_reason(error)}", _cure(error)
-        ) from None
-    return sockets
-
-
-_NO_FAMILY: Final = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
-
-
-def _addresses(
-    endpoint: Endpoint, kind: socket.SocketKind
-) -> list[tuple[socket.AddressFamily, str]]:
-    if not endpoint.host:
-        return [(socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::")]
-    found = socket.getaddrinfo(endpoint.host, endpoint.port, type=kind, flags=socket.AI_PASSIVE)
-    unique = dict.fromkeys((family, str(address[0])) for family, _, _, _, address in found)
-    return list(unique)
-
-
-def _bound(
-    family: socket.AddressFamily, kind: socket.SocketKind, address: tuple[str, int]
-) -> socket.socket:
-    sock = socket.socket(family, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-    try:
-        if family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        if kind == socket.SOCK_STREAM:
-            # Restart while old connections are in TIME_WAIT. Never for UDP: there it would let
-            # two servers share the port, and each lose half of the requests.
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
-        sock.bind(address)
-        if kind == socket.SOCK_STREAM:
-            # Two may bind with SO_REUSEADDR; only listening makes the second one fail.
-            sock.listen(BACKLOG)
-    except OSError:
-        sock.close()
-        raise
-    return sock
-
-
-def _reason(error: OSError) -> str:
-    if isinstance(error, socket.gaierror):
-        return error.strerror or "no such host"
-    return os.strerror(error.errno) if error.errno else str(error)
-
-
-def _cure(error: OSError) -> str:
-    match error.errno:
-        case errno.EADDRINUSE:
-            return "another program has it: stop that, or choose another port"
-        case errno.EACCES | errno.EPERM:
-            return "ports below 1024 need root or CAP_NET_BIND_SERVICE: choose a higher one"
-        case errno.EADDRNOTAVAIL:
-            return "this machine does not have that address"
-        case _:
-            return ""

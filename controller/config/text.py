@@ -1,7 +1,7 @@
-"""What a configuration file says, as plain values: reading, JSON, YAML, and their faults.
+"""The text of a configuration file, read and parsed into plain values: JSON or YAML.
 
-The one module that imports yaml. Whatever is wrong with the text comes out as ConfigError, with
-line and column where there are any; what the values mean is left to ``controller.config``.
+The one module that imports yaml. Every fault of the text becomes a ConfigError, with line and
+column where there are any; ``config.load`` decides what the values mean.
 """
 
 import json
@@ -13,10 +13,10 @@ from typing import Any, Final
 import yaml
 
 from controller.config.values import Place, shown
-from controller.errors import ConfigError
+from controller.errors import ConfigError, UnwantedText
 
-MAX_FILE: Final = 1 << 20
-"""Bytes; a thousand static bindings take a tenth of it."""
+MAX_FILE_BYTES: Final = 1 << 20
+"""The largest configuration; a thousand static bindings take a tenth of it."""
 
 
 def read(path: Path, place: Place, most: int) -> bytes:
@@ -62,12 +62,12 @@ def parse(data: bytes, name: str) -> object:
                 raise _not_json(error, name) from None
             try:
                 return yaml.load(text, _Loader)
-            except yaml.YAMLError as yaml_error:
+            except (yaml.YAMLError, UnwantedText) as yaml_error:
                 if text.lstrip().startswith("{"):
                     raise _not_json(error, name) from None
                 raise _not_yaml(yaml_error, name) from None
-    except _Unwanted as unwanted:
-        raise place.wrong(*unwanted.args) from None
+    except UnwantedText as unwanted:
+        raise place.wrong(unwanted.problem, unwanted.cure) from None
     except RecursionError:
         raise place.wrong("is nested too deeply", "no key needs more than three levels") from None
     except ValueError:  # int() of more than 4300 digits
@@ -76,23 +76,22 @@ def parse(data: bytes, name: str) -> object:
         ) from None
 
 
-class _Unwanted(Exception):
-    """The text parses, but we do not want what it says. Arguments: problem, cure."""
-
-
 def _pairs(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """Make the dict of a JSON object; raise UnwantedText if a key is there twice."""
     result = dict(pairs)
     if len(result) < len(pairs):
         twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
-        raise _Unwanted(f'the key "{shown(twice)}" appears twice', "keep one of them")
+        raise UnwantedText(f'the key "{shown(twice)}" appears twice', "keep one of them")
     return result
 
 
 def _constant(name: str) -> object:
-    raise _Unwanted(f"{name} is not JSON", "no key takes such a number")
+    """Refuse NaN and the infinities, which Python's JSON knows beyond RFC 8259."""
+    raise UnwantedText(f"{name} is not JSON", "no key takes such a number")
 
 
-def _at(name: str, line: int, column: int | None = None) -> Place:
+def _at(name: str, line: int, column: int = 0) -> Place:
+    """Return the place at this line and column, both counted from 1."""
     return Place(f"{name}: line {line}" + (f", column {column}" if column else ""))
 
 
@@ -101,12 +100,12 @@ def _not_json(error: json.JSONDecodeError, name: str) -> ConfigError:
     return _at(name, error.lineno, error.colno).wrong(problem, "correct it there or just before")
 
 
-def _not_yaml(error: yaml.YAMLError, name: str) -> ConfigError:
+def _not_yaml(error: yaml.YAMLError | UnwantedText, name: str) -> ConfigError:
+    if isinstance(error, UnwantedText):
+        return _at(name, error.line, error.column).wrong(error.problem, error.cure)
     if not isinstance(error, yaml.MarkedYAMLError) or not error.problem_mark:
         return Place(name).wrong(f"is not YAML: {error}"[:200], "remove what is not text")
     place = _at(name, error.problem_mark.line + 1, error.problem_mark.column + 1)
-    if isinstance(error, _Unwelcome):
-        return place.wrong(*error.args)
     said = " ".join(part for part in (error.context, error.problem) if part)
     return place.wrong(f"is not YAML: {said}", "correct it there or just before")
 
@@ -125,9 +124,9 @@ class _Loader(yaml.SafeLoader):
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         event: yaml.Event = self.peek_event()  # type: ignore[no-untyped-call]
         if isinstance(event, yaml.AliasEvent):
-            raise _Unwelcome("aliases are not taken", "write the value out", event.start_mark)
+            raise _unwanted("aliases are not taken", "write the value out", event.start_mark)
         if getattr(event, "tag", None) not in (None, "!"):
-            raise _Unwelcome("tags are not taken", "write the plain value", event.start_mark)
+            raise _unwanted("tags are not taken", "write the plain value", event.start_mark)
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
@@ -136,21 +135,18 @@ class _Loader(yaml.SafeLoader):
             if isinstance(key, yaml.ScalarNode):
                 if key.value in seen:
                     problem = f'the key "{shown(key.value)}" appears twice'
-                    raise _Unwelcome(problem, "keep one of them", key.start_mark)
+                    raise _unwanted(problem, "keep one of them", key.start_mark)
                 seen.add(key.value)
         return super().construct_mapping(node, deep)
 
 
-class _Unwelcome(yaml.MarkedYAMLError):
-    """YAML that is right, but that we do not take. Arguments: problem, cure."""
-
-    def __init__(self, problem: str, cure: str, mark: Any) -> None:
-        super().__init__(problem_mark=mark)
-        self.args = (problem, cure)
+def _unwanted(problem: str, cure: str, mark: Any) -> UnwantedText:
+    """Return the error about what PyYAML read at ``mark``."""
+    return UnwantedText(problem, cure, mark.line + 1, mark.column + 1)
 
 
 def _resolve(tag: str, pattern: str, first: str) -> None:
-    """Read plain text that matches ``pattern``, and so starts with one of ``first``, as tag."""
+    """Read plain text that matches ``pattern``, and so starts with one of ``first``, as ``tag``."""
     first_letters = [*first] or [""]
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{tag}", re.compile(pattern), first_letters)
 

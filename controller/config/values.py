@@ -1,8 +1,8 @@
-"""What one value of the configuration may be: a check per kind of value.
+"""Checks of single values of the configuration: one function for each kind of value. Pure.
 
 A check takes the plain value that the file holds and its ``Place`` in the file. It returns the
 value in the type that the program uses, or raises ConfigError with the place, the problem and
-the cure. Nothing here reads a file or asks the system.
+the cure.
 """
 
 import ipaddress
@@ -12,21 +12,25 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
 from controller.errors import ConfigError
+from controller.packets.addresses import MAC
 
 T = TypeVar("T")
 IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
-MAX_INTERFACE: Final = 15
-"""IFNAMSIZ - 1, in bytes."""
+MAX_INTERFACE_BYTES: Final = 15
+"""The longest name of a network interface: IFNAMSIZ - 1 (linux/if.h)."""
 MAX_VID: Final = 4094
-"""802.1Q: 4095 is reserved."""
+"""The highest VLAN id; 4095 is reserved (IEEE 802.1Q)."""
 MAX_SHOWN: Final = 40
-"""Of a wrong value, in characters, in an error's one line."""
+"""Characters of a wrong value that an error's one line shows."""
+MAX_NODE_NAME_BYTES: Final = 64
+MAX_HOST_NAME: Final = 253
+"""Characters of a DNS name (RFC 1035 section 2.3.4, without the length bytes at both ends)."""
 
 _KINDS: Final = {
     bool: "a boolean",
@@ -40,36 +44,27 @@ _KINDS: Final = {
 _HOST_NAME: Final = re.compile(
     r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)(\.(?!-)[A-Za-z0-9_-]{1,63}(?<!-))*\.?"
 )
-_MAC: Final = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
-
-
-class HostPort(NamedTuple):
-    """A host (name or address, without brackets) and a port."""
-
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a value stands: the file, and the way to it from the top (``turn[0].server``)."""
+    """The place of a value, as errors name it."""
 
     file: str
-    way: str = ""
+    """The file's name as the user gave it."""
+    path: str = ""
+    """The way to the value from the top of the file: ``turn[0].server``; "" is the top."""
 
     def __truediv__(self, step: str | int) -> "Place":
         """Return the place of one entry of the object or list that stands here."""
         if isinstance(step, int):
-            return Place(self.file, f"{self.way}[{step}]")
+            return Place(self.file, f"{self.path}[{step}]")
         key = shown(step) if step else '""'
-        return Place(self.file, f"{self.way}.{key}" if self.way else key)
+        return Place(self.file, f"{self.path}.{key}" if self.path else key)
 
     def wrong(self, problem: str, cure: str) -> ConfigError:
         """Return the error to raise about the value that stands here."""
-        return ConfigError(f"{self.file}: {self.way}" if self.way else self.file, problem, cure)
+        return ConfigError(f"{self.file}: {self.path}" if self.path else self.file, problem, cure)
 
 
 Check = Callable[[object, Place], T]
@@ -87,14 +82,14 @@ def kind_of(value: object) -> str:
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
-    """Return the one of ``known`` that the user probably meant by ``word``, if any is close."""
+    """Return the one of ``known`` that was probably meant by ``word``; None if none is close."""
     spelled = {entry.lower(): entry for entry in known}
     matches = get_close_matches(word[:64].lower(), spelled, n=1)
     return spelled[matches[0]] if matches else None
 
 
 def text(value: object, place: Place) -> str:
-    """Printable text on one line."""
+    """Check for printable text on one line."""
     if not isinstance(value, str):
         cure = "put it in quotes" if isinstance(value, (bool, int, float)) else "give text"
         raise place.wrong(f"is {kind_of(value)} where text is expected", cure)
@@ -106,14 +101,14 @@ def text(value: object, place: Place) -> str:
 
 
 def boolean(value: object, place: Place) -> bool:
-    """JSON's ``true`` or ``false``; nothing that looks like them."""
+    """Check for ``true`` or ``false``; nothing that only looks like them."""
     if not isinstance(value, bool):
         raise place.wrong(f"is {kind_of(value)}", "write true or false, without quotes")
     return value
 
 
 def whole(low: int, high: int) -> Check[int]:
-    """A whole number from ``low`` to ``high``."""
+    """Return a check for a whole number from ``low`` to ``high``."""
 
     def check(value: object, place: Place) -> int:
         if isinstance(value, bool) or not isinstance(value, int):
@@ -128,21 +123,21 @@ def whole(low: int, high: int) -> Check[int]:
 
 
 def one_of(*words: str) -> Check[str]:
-    """One of a few words."""
+    """Return a check for one of a few words."""
 
     def check(value: object, place: Place) -> str:
         if value not in words:
             guess = nearest(value, words) if isinstance(value, str) else None
-            quoted = ", ".join(f'"{word}"' for word in words)
-            cure = f'did you mean "{guess}"?' if guess else f"write one of {quoted}"
-            raise place.wrong(f"is {_quoted(value)}", cure)
+            listed = ", ".join(f'"{word}"' for word in words)
+            cure = f'did you mean "{guess}"?' if guess else f"write one of {listed}"
+            raise place.wrong(f"is {quoted(value)}", cure)
         return value
 
     return check
 
 
 def list_of(check: Check[T], most: int) -> Check[tuple[T, ...]]:
-    """A list of up to ``most`` values of one kind."""
+    """Return a check for a list of up to ``most`` values of one kind."""
 
     def check_list(value: object, place: Place) -> tuple[T, ...]:
         if not isinstance(value, list):
@@ -160,9 +155,10 @@ def fields(
     known: Mapping[str, Check[Any]],
     required: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, Any]:
-    """An object with only the ``known`` keys, each checked, and all of the ``required`` ones.
+    """Check for an object with no other keys than ``known`` ones and all ``required`` ones.
 
-    ``required`` gives for each key an example, to show where it is missing.
+    Returns the checked values by key. ``required`` gives an example for each key, which the
+    error shows if the key is missing.
     """
     if not isinstance(value, dict):
         example = ", ".join(f'"{key}": {what}' for key, what in required.items())
@@ -187,170 +183,150 @@ def unknown_key(key: object, place: Place, known: Iterable[str]) -> ConfigError:
 
 
 def host(value: object, place: Place) -> str:
-    """A DNS name or an IP address, the latter without brackets and in its usual spelling."""
+    """Check for a DNS name or an IP address, the latter without brackets; respell the latter."""
     name = text(value, place)
     try:
         return str(ipaddress.ip_address(name))
     except ValueError:
         pass
     looks_like_ip4 = name.replace(".", "").isdigit()
-    if looks_like_ip4 or len(name) > 253 or not _HOST_NAME.fullmatch(name):
-        raise place.wrong(f"{_quoted(name)} is not a host", "give a DNS name or an IP address")
+    if looks_like_ip4 or len(name) > MAX_HOST_NAME or not _HOST_NAME.fullmatch(name):
+        raise place.wrong(f"{quoted(name)} is not a host", "give a DNS name or an IP address")
     return name
 
 
-def host_port(value: object, place: Place) -> HostPort:
-    """``host:port``, an IPv6 address in brackets: ``[2001:db8::1]:3478``."""
-    given = text(value, place)
-    cure = 'write "host:port", an IPv6 address in brackets: "[2001:db8::1]:3478"'
-    if "://" in given or re.match(r"(stuns?|turns?):", given):
-        raise place.wrong(f"{_quoted(given)} is a URL", 'write only "host:port"')
-    name, colon, port = given.rpartition(":")
-    bracketed = name.startswith("[") and name.endswith("]")
-    if not colon or not port or not name or (":" in name and not bracketed):
-        raise place.wrong(f"{_quoted(given)} is not host:port", cure)
-    if not (port.isascii() and port.isdigit() and len(port) <= 5 and 1 <= int(port) <= 65535):
-        raise place.wrong(f"port {_quoted(port)} is not a number from 1 to 65535", cure)
-    if bracketed:
-        try:
-            return HostPort(str(ipaddress.IPv6Address(name[1:-1])), int(port))
-        except ValueError:
-            raise place.wrong(f"{_quoted(name)} is not an IPv6 address", cure) from None
-    return HostPort(host(name, place), int(port))
-
-
 def signal_url(value: object, place: Place) -> str:
-    """A ``ws://`` or ``wss://`` URL of a rendezvous."""
+    """Check for a ``ws://`` or ``wss://`` URL of a rendezvous."""
     given = text(value, place)
     example = 'write "ws://HOST:8765" or "wss://HOST"'
     try:
         url = urlsplit(given)
         name, port = url.hostname, url.port
     except ValueError as error:  # unbalanced brackets, a port that is no number or too high
-        raise place.wrong(f"{_quoted(given)} is not a URL ({error})", example) from None
+        raise place.wrong(f"{quoted(given)} is not a URL ({error})", example) from None
     if url.scheme not in ("ws", "wss"):
         problem = f'has the scheme "{shown(url.scheme)}"' if "://" in given else "has no scheme"
-        raise place.wrong(f"{_quoted(given)} {problem}", example)
+        raise place.wrong(f"{quoted(given)} {problem}", example)
     if not name or port == 0:
-        raise place.wrong(f"{_quoted(given)} has no {'port' if name else 'host'}", example)
+        raise place.wrong(f"{quoted(given)} has no {'port' if name else 'host'}", example)
     host(name, place)
     if url.username is not None or url.password is not None:
         raise place.wrong("the URL has a user or a password", "the network's secret is enough")
     if url.fragment or " " in given:
-        raise place.wrong(f"{_quoted(given)} has a fragment or a space", "remove it")
+        raise place.wrong(f"{quoted(given)} has a fragment or a space", "remove it")
     return given
 
 
 def interface(value: object, place: Place) -> str:
-    """A network interface's name, as the kernel's dev_valid_name() and our files allow it."""
+    """Check for an interface's name that the kernel (dev_valid_name) and our files allow."""
     name = text(value, place)
     size = len(name.encode())
-    if size > MAX_INTERFACE:
-        cure = f"choose a name of at most {MAX_INTERFACE}"
-        raise place.wrong(f"{_quoted(name)} is {size} bytes long", cure)
+    if size > MAX_INTERFACE_BYTES:
+        cure = f"choose a name of at most {MAX_INTERFACE_BYTES}"
+        raise place.wrong(f"{quoted(name)} is {size} bytes long", cure)
     if not name.isascii() or name in (".", "..", "all", "default") or re.search(r"[\s/:%]", name):
         cure = "use letters, digits, '.', '_' and '-'"
-        raise place.wrong(f"{_quoted(name)} is not a name for a network interface", cure)
+        raise place.wrong(f"{quoted(name)} is not a name for a network interface", cure)
     return name
 
 
 def network_name(value: object, place: Place) -> str:
-    """The overlay's name. It is part of two directories' names."""
+    """Check for an overlay's name, which is part of the names of two directories."""
     name = text(value, place)
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name):
         cure = "use up to 64 letters, digits, '.', '_' and '-', the first a letter or digit"
-        raise place.wrong(f"{_quoted(name)} cannot be used in the name of a directory", cure)
+        raise place.wrong(f"{quoted(name)} cannot be used in the name of a directory", cure)
     return name
 
 
 def node_name(value: object, place: Place) -> str:
-    """A node's name for people: up to 64 bytes of printable text."""
+    """Check for a node's name for people: up to MAX_NODE_NAME_BYTES of printable text."""
     name = text(value, place)
-    if len(name.encode()) > 64:
-        raise place.wrong("is longer than 64 bytes", "choose a shorter name")
+    if len(name.encode()) > MAX_NODE_NAME_BYTES:
+        raise place.wrong(f"is longer than {MAX_NODE_NAME_BYTES} bytes", "choose a shorter name")
     return name
 
 
 def directory(value: object, place: Place) -> Path:
-    """An absolute path: the controller's working directory means nothing to its user."""
+    """Check for an absolute path: a daemon's working directory means nothing to its user."""
     path = Path(text(value, place))
     if not path.is_absolute():
-        raise place.wrong(f"{_quoted(str(path))} is not absolute", "start it with /")
+        raise place.wrong(f"{quoted(str(path))} is not absolute", "start it with /")
     return path
 
 
 def ip(value: object, place: Place) -> str:
-    """The address of one machine, IPv4 or IPv6, in its usual spelling."""
+    """Check for the address of one machine, IPv4 or IPv6; return it in its usual spelling."""
     given = text(value, place)
     try:
         address = ipaddress.ip_address(given)
     except ValueError:
         raise place.wrong(
-            f"{_quoted(given)} is not an IP address", 'write one like "10.0.3.5" or "fd00::5"'
+            f"{quoted(given)} is not an IP address", 'write one like "10.0.3.5" or "fd00::5"'
         ) from None
     _check_owned(address, place)
     return str(address)
 
 
 def ip4(value: object, place: Place) -> ipaddress.IPv4Address:
-    """An IPv4 address that a machine can have."""
+    """Check for an IPv4 address that a machine can have."""
     given = text(value, place)
     if "/" in given:
-        raise place.wrong(f"{_quoted(given)} has a prefix length", 'put it in "ip4_mask"')
+        raise place.wrong(f"{quoted(given)} has a prefix length", 'put it in "ip4_mask"')
     try:
         address = ipaddress.IPv4Address(given)
     except ValueError:
         raise place.wrong(
-            f"{_quoted(given)} is not an IPv4 address", 'write one like "10.0.3.5"'
+            f"{quoted(given)} is not an IPv4 address", 'write one like "10.0.3.5"'
         ) from None
     _check_owned(address, place)
     return address
 
 
 def ip6(value: object, place: Place) -> ipaddress.IPv6Interface:
-    """An IPv6 address that a machine can have, with its prefix length (64 if none is given)."""
+    """Check for an IPv6 address that a machine can have, with its prefix length (64 if absent)."""
     given = text(value, place)
     if "%" in given:
-        raise place.wrong(f"{_quoted(given)} names an interface", "leave out the % and its name")
+        raise place.wrong(f"{quoted(given)} names an interface", "leave out the % and its name")
     try:
         address = ipaddress.IPv6Interface(given if "/" in given else given + "/64")
     except ValueError:
         raise place.wrong(
-            f"{_quoted(given)} is not an IPv6 address", 'write one like "fd00::5/64"'
+            f"{quoted(given)} is not an IPv6 address", 'write one like "fd00::5/64"'
         ) from None
     _check_owned(address.ip, place)
     return address
 
 
 def prefix(value: object, place: Place) -> IpNetwork:
-    """A network: an address with a prefix length, no bits set behind it."""
+    """Check for a network: an address with a prefix length and no bits set behind it."""
     given = text(value, place)
     cure = 'write one like "10.0.3.128/25"'
     try:
         wide = ipaddress.ip_network(given, strict=False)
         network = ipaddress.ip_interface(given)
     except ValueError:
-        raise place.wrong(f"{_quoted(given)} is not a network", cure) from None
+        raise place.wrong(f"{quoted(given)} is not a network", cure) from None
     if network.ip != wide.network_address:
         cure = f'write "{wide}", or "{network.ip}/{network.max_prefixlen}" for one address'
-        raise place.wrong(f"{_quoted(given)} has bits set behind the prefix", cure)
+        raise place.wrong(f"{quoted(given)} has bits set behind the prefix", cure)
     return wide
 
 
 def mac(value: object, place: Place) -> str:
-    """A unicast MAC address, in lower case."""
+    """Check for a unicast MAC address; return it in lower case."""
     address = text(value, place).lower().replace("-", ":")
-    if not _MAC.fullmatch(address):
+    if not MAC.fullmatch(address):
         raise place.wrong(
-            f"{_quoted(value)} is not a MAC address", 'write one like "00:16:3e:01:02:03"'
+            f"{quoted(value)} is not a MAC address", 'write one like "00:16:3e:01:02:03"'
         )
     if int(address[:2], 16) & 1 or address == "00:00:00:00:00:00":
-        raise place.wrong(f"{_quoted(address)} belongs to no single machine", "give its own MAC")
+        raise place.wrong(f"{quoted(address)} belongs to no single machine", "give its own MAC")
     return address
 
 
 def _check_owned(address: IpAddress, place: Place) -> None:
-    """Refuse what no machine on a segment can own."""
+    """Refuse an address that no machine on a segment can own."""
     if address.is_unspecified or address.is_multicast or address.is_loopback:
         raise place.wrong(f'"{address}" is no machine\'s address', "give a unicast address")
     if isinstance(address, ipaddress.IPv6Address) and address.scope_id is not None:
@@ -359,5 +335,6 @@ def _check_owned(address: IpAddress, place: Place) -> None:
         raise place.wrong(f'"{address}" is the broadcast address', "give a unicast address")
 
 
-def _quoted(value: object) -> str:
+def quoted(value: object) -> str:
+    """Return ``value`` as an error shows it: text in quotes, anything else as its kind."""
     return f'"{shown(value)}"' if isinstance(value, str) else shown(value)

@@ -26,8 +26,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+from controller.dataplane.process import start_tincan
 from controller.errors import SystemRefusal
-from controller.start import start_tincan
 from tincan.control import messages as api
 from tincan.control.codec import DecodeError, Raw, Struct, decode, encode
 

@@ -13,10 +13,10 @@ from typing import Any, Final
 from controller.dataplane.client import Tunnel
 from controller.errors import RpcError
 from controller.node.actions import Action, Inject, NeverForward, Pin, Report, Send, Unpin
+from controller.node.messages import Decoder, encode, tag_of
 from controller.packets.addresses import Ip, Mac, NodeId, Vlan
 from controller.packets.encode import build
 from controller.packets.packets import Captured
-from controller.switch import messages as rpc
 from controller.switch.switch import Switch
 from tincan.control import messages as api
 
@@ -42,6 +42,7 @@ class Proxy:
         self._channel = channel
         self._counters = counters
         self._never_forward = never_forward
+        self._decoder = Decoder(switch.messages)
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self._pins: dict[tuple[Mac, Vlan], NodeId | None] = {}
@@ -62,11 +63,11 @@ class Proxy:
             self._counters["rpc_dropped.channel"] += 1
             return
         try:
-            message = rpc.decode(event.payload)
+            message = self._decoder.decode(event.payload)
         except RpcError as error:
             self._counters[f"rpc_dropped.{error.reason}"] += 1
             return
-        self._counters[f"rpc_received.{rpc.name(message)}"] += 1
+        self._counters[f"rpc_received.{tag_of(type(message))}"] += 1
         self._do(self.switch.received(event.peer, message, self._loop.time()))
 
     def peer_up(self, peer: NodeId) -> None:
@@ -133,8 +134,8 @@ class Proxy:
                     continue
                 self._tunnel.notify("inject", api.Frame(build(action.packet)))
             elif isinstance(action, Send):
-                payload = rpc.encode(action.message)
-                self._counters[f"rpc_sent.{rpc.name(action.message)}"] += 1
+                payload = encode(action.message)
+                self._counters[f"rpc_sent.{tag_of(type(action.message))}"] += 1
                 self._tunnel.notify("icc", api.Icc(action.peer, self._channel, payload))
             elif isinstance(action, Pin):
                 self._pins[action.mac, action.vlan] = action.at

@@ -1,9 +1,9 @@
-"""Which captured frames may cost a dissection: fair among senders, bounded in all. Pure.
+"""Admission of captured frames to a dissection: fair among senders, bounded in all. Pure.
 
 A dissection costs about 100 us, a look at a source address less than 1 us. Every sender has a
-token bucket of its own, so that a loud one takes nothing from a quiet one. Senders that nobody
-has heard twice share one more bucket: a storm of invented source addresses exhausts that one, and
-neither the buckets nor the places of those that are known.
+token bucket of its own, so that one over its rate takes nothing from the others. Senders that
+were heard only once share one more bucket: a storm of invented source addresses empties that
+one, and takes neither tokens nor places from the known senders.
 """
 
 from collections import OrderedDict
@@ -11,18 +11,19 @@ from heapq import nsmallest
 from typing import Final
 
 MAX_KNOWN: Final = 4096
-"""Senders heard at least twice; the longest silent leaves first."""
+"""Senders heard at least twice that are remembered; the longest silent is forgotten first."""
 MAX_NEWCOMERS: Final = 1024
-"""Senders heard once."""
+"""Senders heard once that are remembered."""
+OVER_RATE_AFTER: Final = 1000
+"""Refusals within REFUSAL_WINDOW_S that are worth a rule in the kernel.
 
-# Refusals within LOUD_WINDOW s that are worth a rule in the kernel. A router that has to ask for a
-# thousand neighbours at once stays below.
-LOUD_AFTER: Final = 1000
-LOUD_WINDOW: Final = 1.0
+A router that has to ask for a thousand neighbours at once stays below.
+"""
+REFUSAL_WINDOW_S: Final = 1.0
 
 
 class Bucket:
-    """A token bucket, born full. ``refused`` counts the refusals of the last LOUD_WINDOW or so."""
+    """A token bucket, full at first, that counts its refusals in windows of REFUSAL_WINDOW_S."""
 
     __slots__ = ("refused", "since", "stamp", "tokens", "window")
 
@@ -34,7 +35,8 @@ class Bucket:
         self.refused = 0
 
     def take(self, rate: float, burst: float, now: float) -> bool:
-        if now - self.window > LOUD_WINDOW:
+        """Take a token if there is one, and return whether there was. ``rate`` is tokens/s."""
+        if now - self.window > REFUSAL_WINDOW_S:
             self.window = now
             self.refused = 0
         self.tokens = min(burst, self.tokens + (now - self.stamp) * rate)
@@ -49,9 +51,9 @@ class Bucket:
 class Police:
     """Admission of one kind of frame.
 
-    ``rate`` and ``burst`` (frames per second, frames) hold for each sender; ``total`` and
-    ``total_burst`` for all known senders together, a quarter and a tenth for all newcomers: what
-    a storm of invented senders can cost before it is noticed.
+    ``rate`` and ``burst`` (frames/s, frames) hold for each sender, ``total`` and ``total_burst``
+    for all known senders together. All newcomers together have a quarter of ``total`` and a
+    tenth of ``total_burst``: this is what a storm of invented senders can cost.
     """
 
     def __init__(self, rate: float, burst: float, total: float, total_burst: float) -> None:
@@ -65,7 +67,7 @@ class Police:
         self._all_new = Bucket(total_burst / 10, 0.0)
 
     def admit(self, source: bytes, now: float) -> bool:
-        """Whether one more frame of ``source`` (a MAC) may be dissected."""
+        """Return whether one more frame of ``source`` (a MAC) may be dissected."""
         bucket = self._known.get(source)
         if bucket is not None:
             self._known.move_to_end(source)
@@ -87,15 +89,18 @@ class Police:
         return bucket.take(self.rate, self.burst, now)
 
     def knows(self, source: bytes) -> bool:
-        """Whether ``source`` was heard at least twice."""
+        """Return whether ``source`` was heard at least twice."""
         return source in self._known
 
-    def loud(self, source: bytes) -> bool:
-        """Whether ``source`` goes on and on although it is refused: ask after a refusal."""
+    def is_over_rate(self, source: bytes) -> bool:
+        """Return whether ``source`` goes on although it is refused. Ask after a refusal."""
         bucket = self._known.get(source)
-        return bucket is not None and bucket.refused >= LOUD_AFTER
+        return bucket is not None and bucket.refused >= OVER_RATE_AFTER
 
-    def regulars(self, count: int) -> list[bytes]:
-        """The senders known for longest, without loud ones: whom to hear in an anonymous storm."""
-        quiet = (source for source, b in self._known.items() if b.refused < LOUD_AFTER)
-        return nsmallest(count, quiet, key=lambda source: self._known[source].since)
+    def longest_known(self, count: int) -> list[bytes]:
+        """Return up to ``count`` senders, those known for longest, without any over its rate.
+
+        They are worth hearing in a storm of invented senders.
+        """
+        within_rate = (source for source, b in self._known.items() if b.refused < OVER_RATE_AFTER)
+        return nsmallest(count, within_rate, key=lambda source: self._known[source].since)

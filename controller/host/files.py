@@ -13,8 +13,8 @@ def private_directory(path: Path) -> list[Path]:
     """Make ``path`` (mode 0700) and what is missing above it (0755) unless it is there.
 
     Returns the directories that were made, the deepest last. Raises SystemRefusal if that is
-    not possible, or if what is there belongs to another user or can be written by others: what
-    we keep there would be theirs to change.
+    not possible, or if an existing directory belongs to another user or can be written by
+    others, who could change what we keep there.
     """
     made: list[Path] = []
     missing = [p for p in reversed([path, *path.parents]) if not p.exists()]
@@ -36,9 +36,9 @@ def private_directory(path: Path) -> list[Path]:
 
 
 def write_private(path: Path, data: bytes) -> None:
-    """Replace the file ``path`` by one of mode 0600 with ``data`` in it, also across a crash.
+    """Replace the file ``path`` by one of mode 0600 with ``data`` in it.
 
-    Readers see the old file or the new one. Raises SystemRefusal.
+    Readers see the old file or the new one, also after a crash. Raises SystemRefusal.
     """
     draft = path.with_name(path.name + ".new")
     with refused(f'cannot write "{path}"'):
@@ -53,7 +53,7 @@ def write_private(path: Path, data: bytes) -> None:
 
 @contextmanager
 def refused(what: str) -> Iterator[None]:
-    """Turn what the system refuses into SystemRefusal: ``what`` we were about to do, and why."""
+    """Turn an OSError inside ``with`` into SystemRefusal that begins with ``what`` was refused."""
     try:
         yield
     except PermissionError as error:

@@ -1,9 +1,8 @@
-"""Whether the host's firewall drops what its bridges forward, as Docker leaves it.
+"""Looks whether the host's firewall drops what its bridges forward, as Docker leaves it.
 
 With br_netfilter and bridge-nf-call-iptables=1, frames between two ports of one bridge pass the
 IP firewall's forward hook, with the bridge as both interfaces. The rules are read with the host's
-own tools and followed for a new connection, as far as they speak of nothing else: a rule with any
-other condition is taken not to match.
+own tools; ``firewall_rules`` says what they do.
 """
 
 import asyncio
@@ -12,41 +11,30 @@ import shlex
 import shutil
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass
-from enum import Enum
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
+from controller.host.firewall_rules import Rule, Verdict, iptables_rule, nft_rule
+
 _SYSCTL: Final = Path("/proc/sys/net/bridge")
-"""Of the reader's network namespace."""
+"""The settings of br_netfilter in the network namespace of whoever reads them."""
 _LEGACY_TABLES: Final = Path("/proc/net/ip_tables_names")
-_TIMEOUT: Final = 5.0
-"""In seconds: for one run of a tool."""
+"""The tables of the old iptables that are in use."""
+_TOOL_TIMEOUT_S: Final = 5.0
+"""Time for one run of a tool."""
 MAX_DEPTH: Final = 8
 """Jumps followed from one hook."""
+_DOCKER: Final = "DOCKER-USER"
+"""The chain that Docker leaves to the user; it rewrites FORWARD itself."""
 
-
-class Verdict(Enum):
-    ACCEPT = "accept"
-    DROP = "drop"
-    RETURN = "return"
-
-
-@dataclass(frozen=True, slots=True)
-class Jump:
-    chain: str
-    comes_back: bool
-
-
-Rule: TypeAlias = Verdict | Jump
-Rules: TypeAlias = Callable[[str], Awaitable[list[Rule]]]  # of a chain, those that match
+Rules: TypeAlias = Callable[[str], Awaitable[list[Rule]]]
+"""Returns the rules of a chain that match, in order."""
 
 
 async def drops_bridged(bridge: str) -> str | None:
-    """One line that names what drops frames between ports of ``bridge``, and its cure, or None.
+    """Return one line that names what drops frames between ports of ``bridge``, and its cure.
 
-    None also when the rules cannot be read.
+    Returns None if nothing does, or if the rules cannot be read.
     """
     for family, sysctl in (("ip", "bridge-nf-call-iptables"), ("ip6", "bridge-nf-call-ip6tables")):
         if not _is_on(sysctl):
@@ -64,13 +52,14 @@ async def drops_bridged(bridge: str) -> str | None:
 
 
 def _is_on(sysctl: str) -> bool:
+    """Return whether this setting of br_netfilter is 1."""
     with suppress(OSError):
         return (_SYSCTL / sysctl).read_text().strip() == "1"
     return False
 
 
 async def _output(*command: str) -> str:
-    """What the tool prints; nothing if it is not there, refuses, or takes too long."""
+    """Return what a tool prints; "" if it is not there, fails or takes too long."""
     try:
         tool = await asyncio.create_subprocess_exec(
             *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
@@ -78,7 +67,7 @@ async def _output(*command: str) -> str:
     except OSError:
         return ""
     try:
-        async with asyncio.timeout(_TIMEOUT):
+        async with asyncio.timeout(_TOOL_TIMEOUT_S):
             output, _ = await tool.communicate()
     except TimeoutError:
         return ""
@@ -91,6 +80,7 @@ async def _output(*command: str) -> str:
 
 
 async def _verdict(rules: Rules, chain: str, depth: int = MAX_DEPTH) -> Verdict:
+    """Follow ``chain`` and return its verdict; RETURN if it has none."""
     for rule in await rules(chain) if depth else ():
         if isinstance(rule, Verdict):
             return rule
@@ -104,6 +94,7 @@ async def _verdict(rules: Rules, chain: str, depth: int = MAX_DEPTH) -> Verdict:
 
 
 async def _dropping_nft_chain(family: str, bridge: str) -> tuple[str, str] | None:
+    """Return the first chain of nftables that drops, as people name it, and the cure."""
     chains = [item["chain"] for item in await _nft("list", "chains") if "chain" in item]
     for chain in chains:
         if chain.get("hook") != "forward" or chain["family"] not in (family, "inet"):
@@ -120,7 +111,6 @@ async def _dropping_nft_chain(family: str, bridge: str) -> tuple[str, str] | Non
             continue
         if verdict is Verdict.RETURN and chain.get("policy") != "drop":
             continue
-        # Docker leaves DOCKER-USER to the user, and rewrites FORWARD.
         docker = any((c["family"], c["table"], c["name"]) == (*where, _DOCKER) for c in chains)
         name = _DOCKER if docker else chain["name"]
         table = " ".join(where)
@@ -129,51 +119,19 @@ async def _dropping_nft_chain(family: str, bridge: str) -> tuple[str, str] | Non
     return None
 
 
-_DOCKER: Final = "DOCKER-USER"
-
-
 async def _nft(*arguments: str) -> list[dict[str, Any]]:
+    """Return the objects that ``nft -j`` prints."""
     with suppress(ValueError):
         found = json.loads(await _output("nft", "-j", *arguments) or "{}").get("nftables")
         return [item for item in found or () if isinstance(item, dict)]
     return []
 
 
-def nft_rule(expressions: list[dict[str, Any]], bridge: str) -> Rule | None:
-    """What a rule, as ``nft -j`` prints it, does with bridged packets; None if nothing certain."""
-    for expression in expressions:
-        if not isinstance(expression, dict) or not expression:
-            return None
-        kind, value = next(iter(expression.items()))
-        name = value.get("name") if isinstance(value, dict) else None
-        if kind in ("accept", "return"):
-            return Verdict(kind)
-        if kind in ("drop", "reject") or (kind == "xt" and name in ("DROP", "REJECT")):
-            return Verdict.DROP
-        if kind in ("jump", "goto", "match") and not isinstance(value, dict):
-            return None
-        if kind in ("jump", "goto"):
-            return Jump(value["target"], kind == "jump")
-        holds = kind in ("counter", "log") or (kind == "xt" and name in ("comment", "physdev"))
-        if not holds and not (kind == "match" and _nft_matches(value, bridge)):
-            return None
-    return None
-
-
-def _nft_matches(match: dict[str, Any], bridge: str) -> bool:
-    left, right = match.get("left"), match.get("right")
-    values = right.get("set") if isinstance(right, dict) else right
-    values = values if isinstance(values, list) else [values]
-    if left in ({"meta": {"key": "iifname"}}, {"meta": {"key": "oifname"}}):
-        equal = any(isinstance(v, str) and fnmatchcase(bridge, v) for v in values)
-        return equal != (match.get("op") == "!=")
-    return left == {"ct": {"key": "state"}} and "new" in values and match.get("op") != "!="
-
-
 # --- iptables with its old tables, or without the nft tool
 
 
 async def _dropping_iptables_chain(bridge: str) -> tuple[str, str] | None:
+    """Return ``chain FORWARD of iptables`` and the cure, if that chain drops."""
     command = _iptables()
     chains: dict[str, list[Rule]] = {}
     policy = "ACCEPT"
@@ -198,39 +156,8 @@ async def _dropping_iptables_chain(bridge: str) -> tuple[str, str] | None:
 
 
 def _iptables() -> str | None:
-    """The command to ask, if nft has not told all. Asking for an unused old table would load it."""
+    """Return the command to ask, None if nft has told all. Asking loads an unused old table."""
     with suppress(OSError):
         if "filter" in _LEGACY_TABLES.read_text().split():
             return "iptables-legacy" if shutil.which("iptables-legacy") else "iptables"
     return None if shutil.which("nft") else "iptables"
-
-
-def iptables_rule(words: list[str], bridge: str) -> Rule | None:
-    """The same for the words behind ``-A CHAIN`` in the output of ``iptables -S``."""
-    rest = iter(words)
-    negated = False
-    for word in rest:
-        if word == "!":
-            negated = True
-            continue
-        if word == "--physdev-is-bridged":
-            holds = not negated
-        else:
-            value = next(rest, "")
-            if word == "-j" and value in ("ACCEPT", "DROP", "RETURN", "REJECT"):
-                return Verdict.DROP if value == "REJECT" else Verdict(value.lower())
-            if word in ("-j", "-g"):
-                return Jump(value, word == "-j")  # to LOG and the like: an empty chain
-            holds = _iptables_matches(word, value, bridge) != negated
-        if not holds:
-            return None
-        negated = False
-    return None
-
-
-def _iptables_matches(option: str, value: str, bridge: str) -> bool:
-    if option in ("-i", "-o"):
-        return fnmatchcase(bridge, value[:-1] + "*" if value.endswith("+") else value)
-    if option in ("--ctstate", "--state"):
-        return "NEW" in value.split(",")
-    return option in ("-m", "--comment") and value not in ("set", "addrtype")

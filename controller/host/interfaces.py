@@ -1,4 +1,4 @@
-"""Links and addresses as the kernel describes them, and what ``netlink`` tells about them. Pure.
+"""Interfaces and addresses as the kernel describes them, and the events of ``netlink``. Pure.
 
 The decoders take pyroute2's messages: ``get`` finds an attribute by its name without prefix, or by
 the path to a nested one.
@@ -15,10 +15,10 @@ _IFF_LOOPBACK: Final = 8
 _IFF_RUNNING: Final = 64
 _PORT_STATES: Final = ("disabled", "listening", "learning", "forwarding", "blocking")
 _SCOPES_BEYOND_LINK: Final = frozenset({0, 200})
-"""Universe, site."""
+"""RT_SCOPE_UNIVERSE and RT_SCOPE_SITE (linux/rtnetlink.h)."""
 
-# linux/if_addr.h. For IPv4 the bit of "temporary" means "secondary", which is as good as any.
 _TEMPORARY: Final = 1
+"""IFA_F_TEMPORARY (linux/if_addr.h), as the flags below; for IPv4 the bit means "secondary"."""
 _OPTIMISTIC: Final = 4
 _DAD_FAILED: Final = 8
 _DEPRECATED: Final = 32
@@ -27,38 +27,42 @@ _TENTATIVE: Final = 64
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """An interface. ``master`` and ``parent`` are interface indexes.
-
-    ``kind`` is the kernel's ("bridge", "tun", "veth", ...; "" for hardware). ``parent`` is what a
-    vlan or macvlan is stacked on, or the other end of a veth in this namespace. ``port_state`` is
-    the STP state of a bridge port, None elsewhere. ``stp``, ``forward_delay`` and ``ageing`` (s)
-    mean something for bridges only, ``untagged`` for those that filter VLANs: the VID that frames
-    without a tag get inside, 0 otherwise.
-    """
+    """An interface."""
 
     index: int
     name: str
     mac: Mac
+    """"" if it has none."""
     mtu: int
     up: bool
+    """Whether it was brought up."""
     running: bool
+    """Whether it has a carrier."""
     loopback: bool
     kind: str
+    """The kernel's kind: "bridge", "tun", "veth", ...; "" for hardware."""
     master: int | None
+    """The index of the bridge that it is a port of."""
     parent: int | None
+    """The index of what a vlan or macvlan is stacked on, or of a veth's other end here."""
     port_state: str | None
+    """The spanning tree state of a bridge port, one of _PORT_STATES; None elsewhere."""
     stp: bool
+    """Whether spanning tree runs, on a bridge."""
     forward_delay: float
+    """Seconds that spanning tree waits in each state, on a bridge."""
     ageing: float
+    """Seconds after which a silent entry is forgotten, on a bridge."""
     untagged: Vlan
+    """The VID inside a bridge that filters VLANs of frames without a tag; 0 elsewhere."""
 
 
 @dataclass(frozen=True, slots=True)
 class LinkChanged:
     """The TAP, the bridge that it is in, and the bridge of the configured name, as they are now.
 
-    None for what does not exist. A TAP without a bridge although ``configured`` exists wants to
-    be attached.
+    None is what does not exist. A TAP without a bridge although ``configured`` exists has to be
+    attached.
     """
 
     tap: Link | None
@@ -68,48 +72,53 @@ class LinkChanged:
 
 @dataclass(frozen=True, slots=True)
 class AddressChanged:
-    """The addresses of this host that may be candidates, and the networks behind the overlay:
-    a peer's candidate from one of them would be reached through the overlay itself."""
+    """This host's addresses, as far as they matter to the paths of links."""
 
     addresses: tuple[Ip, ...]
+    """Those that a peer may be told."""
     refused: tuple[str, ...] = ()
+    """The networks behind the overlay, whose addresses would be reached through it."""
 
 
 @dataclass(frozen=True, slots=True)
 class BridgeAddressChanged:
-    """The addresses of the bridge that the TAP is in, link-local ones included; or none."""
+    """The addresses of the bridge that the TAP is in, link-local ones included."""
 
     addresses: frozenset[tuple[Ip, Mac]]
 
 
 @dataclass(frozen=True, slots=True)
 class RouteChanged:
-    """The default routes: family (4, 6), gateway or "", interface name."""
+    """The default routes changed."""
 
     default: frozenset[tuple[int, Ip, str]]
+    """Of each route the family (4 or 6), the gateway or "", and the interface's name."""
 
 
 @dataclass(frozen=True, slots=True)
 class GoneEntry:
-    """A bridge entry that disappeared.
-
-    ``silent_for``: s since a frame came from this MAC. Near the bridge's ageing time (300 s) the
-    entry aged out, and its owner may just be quiet; far below, its port went away or was moved.
-    """
+    """A bridge entry that disappeared."""
 
     mac: Mac
     vlan: Vlan
     port: int
+    """The interface index of the port."""
     bridge: int
+    """The interface index of the bridge."""
     silent_for: float
+    """Seconds since a frame came from this MAC.
+
+    Near the bridge's ageing time (300 s) the entry aged out, and its owner may just be quiet; far
+    below, its port went away, or its owner moved.
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class EntriesGone:
     """Entries of other ports of the TAP's bridge that disappeared.
 
-    Their VLANs are those that the TAP sees. A bridge that does not filter VLANs has one entry for
-    a MAC in all of them, with VLAN 0.
+    Their VLANs are those of the frames at the TAP. A bridge that does not filter VLANs has one
+    entry for a MAC in all of them, with VLAN 0.
     """
 
     entries: tuple[GoneEntry, ...]
@@ -117,9 +126,10 @@ class EntriesGone:
 
 @dataclass(frozen=True, slots=True)
 class EntriesUnknown:
-    """Word from the kernel was lost. ``present`` are all entries of the bridge's other ports."""
+    """Notifications of the kernel were lost, perhaps some about bridge entries."""
 
     present: frozenset[tuple[Mac, Vlan]]
+    """All entries of the bridge's other ports, as they are now."""
 
 
 Event: TypeAlias = (
@@ -133,42 +143,52 @@ Event: TypeAlias = (
 
 
 def as_the_tap_sees(entry: GoneEntry, bridge: Link) -> GoneEntry:
-    """The entry with the VLAN that its frames have on a port that no one configured."""
+    """Return ``entry`` with the VLAN that its frames have on a port that nobody configured."""
     return replace(entry, vlan=0) if entry.vlan == bridge.untagged else entry
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
+    """An address of an interface, with the kernel's scope and flags."""
+
     index: int
+    """The interface's index."""
     ip: Ip
     length: int
+    """Bits of the prefix."""
     scope: int
     flags: int
 
     @property
     def interface(self) -> str:
+        """The address as people write it, with the prefix length."""
         return f"{self.ip}/{self.length}"
 
     @property
     def network(self) -> tuple[int, str]:
+        """The interface's index and the address's network."""
         network = ipaddress.ip_interface(self.interface).network
         return self.index, str(network)
 
     @property
     def beyond_link(self) -> bool:
+        """Whether the address means something beyond its own link."""
         return self.scope in _SCOPES_BEYOND_LINK
 
     @property
     def temporary(self) -> bool:
+        """Whether it is an IPv6 address that changes from day to day (RFC 8981)."""
         return ":" in self.ip and bool(self.flags & _TEMPORARY)
 
     @property
     def unusable(self) -> bool:
+        """Whether nothing should be sent from it: failed, deprecated or tentative."""
         bad = _DAD_FAILED | _DEPRECATED | _TENTATIVE
         return bool(self.flags & bad) and not self.flags & _OPTIMISTIC
 
 
 def address_of(message: Any) -> Address:
+    """Return what an RTM_NEWADDR message says."""
     # IFA_ADDRESS is the far end on point-to-point interfaces; IFA_LOCAL, where present, is ours.
     text = message.get("local") or message.get("address")
     flags = message.get(("flags",))
@@ -182,6 +202,7 @@ def address_of(message: Any) -> Address:
 
 
 def link_of(message: Any) -> Link:
+    """Return what an RTM_NEWLINK message says."""
     flags = int(message["flags"])
     state = message.get(("linkinfo", "slave_data", "state"))
     is_port = message.get(("linkinfo", "slave_kind")) == "bridge"

@@ -1,7 +1,7 @@
-"""What the controller asks of the kernel about links, addresses and routes, and is told.
+"""Interfaces, addresses and routes of this host: asking the kernel, changing them, being told.
 
-One request costs about 1 ms of decoding in pyroute2, so the state of single links is asked for,
-never all of them, and only when ``netlink_events`` has word of a change.
+The one module that imports pyroute2. One request costs it about 1 ms of decoding, so the state of
+single interfaces is asked for, never of all, and only when ``netlink_events`` reports a change.
 """
 
 import errno
@@ -34,39 +34,30 @@ from controller.host.interfaces import (
 from controller.host.netlink_events import NetlinkEvents
 from controller.packets.addresses import Ip, Mac, Vlan
 
-__all__ = [
-    "AddressChanged",
-    "BridgeAddressChanged",
-    "EntriesGone",
-    "EntriesUnknown",
-    "Event",
-    "Link",
-    "LinkChanged",
-    "Netlink",
-    "RouteChanged",
-]
-
 _SKIP_STATS: Final = 1 << 3
-"""RTEXT_FILTER_SKIP_STATS."""
+"""RTEXT_FILTER_SKIP_STATS (linux/rtnetlink.h)."""
 _AF_BRIDGE: Final = 7
 _ADDR_GEN_MODE_NONE: Final = 1
 _MULTICAST_ROUTER_PERMANENT: Final = 2
 _NUD_PERMANENT: Final = 0x80
 _MAIN_TABLE: Final = 254
 
-# Encapsulations: a path through one of them is a tunnel in a tunnel, or our own overlay.
 TUNNEL_KINDS: Final = frozenset(
     {"tun", "wireguard", "ipip", "sit", "gre", "gretap", "erspan", "ip6tnl", "ip6gre"}
     | {"ip6gretap", "ip6erspan", "vti", "vti6", "xfrm", "vxlan", "geneve", "bareudp", "gtp"}
 )
+"""Encapsulations: a path through one of them is a tunnel in a tunnel, or our own overlay."""
 _STACKED_KINDS: Final = frozenset({"vlan", "macvlan", "macvtap", "ipvlan", "macsec"})
+"""Interfaces that are stacked on another one, their parent."""
 _ATTEMPTS: Final = 3
+"""Times that a request is made which the kernel interrupts."""
 
 
 class Netlink:
-    """An asynchronous context manager. Every method raises SystemRefusal with one line.
+    """The kernel's view of this host's network, inside ``async with``.
 
-    Changing anything needs CAP_NET_ADMIN. One ``watch`` at a time.
+    Every method raises SystemRefusal with one line. Changing anything needs CAP_NET_ADMIN. There
+    may be one ``watch`` at a time.
     """
 
     async def __aenter__(self) -> "Netlink":
@@ -90,7 +81,7 @@ class Netlink:
     # --- asking
 
     async def link(self, which: str | int) -> Link | None:
-        """The interface of this name or index, None if there is none."""
+        """Return the interface of this name or index, None if there is none."""
         key = {"index": which} if isinstance(which, int) else {"ifname": which}
         try:
             answers = await self._ask("link", "get", ext_mask=_SKIP_STATS, **key)
@@ -101,12 +92,12 @@ class Netlink:
         return link_of(answers[0]) if answers else None
 
     async def bridge_addresses(self, bridge: Link) -> frozenset[tuple[Ip, Mac]]:
-        """All addresses of the bridge, link-local and tentative ones included, with its MAC."""
+        """Return all addresses of ``bridge``, also link-local and tentative ones, with its MAC."""
         addresses = await self._addresses()
         return frozenset((a.ip, bridge.mac) for a in addresses if a.index == bridge.index)
 
     async def bridge_entries(self, bridge: Link) -> dict[tuple[Mac, Vlan], int]:
-        """Where the bridge learned each MAC: the index of the port. Its own MACs are left out."""
+        """Return by MAC and VLAN the port where ``bridge`` learned it; not its own MACs."""
         entries = {}
         for entry in await self._dump("neigh", family=_AF_BRIDGE):
             mac, master = entry.get("lladdr"), entry.get("master")
@@ -117,7 +108,7 @@ class Netlink:
         return entries
 
     async def default_routes(self) -> frozenset[tuple[int, Ip, str]]:
-        """The default routes of the main table: family (4, 6), gateway or "", interface name."""
+        """Return the default routes of the main table: family (4, 6), gateway or "", interface."""
         found = set()
         for family, number in ((2, 4), (10, 6)):
             for route in await self._dump("route", family=family, table=_MAIN_TABLE):
@@ -136,13 +127,17 @@ class Netlink:
     async def host_addresses(
         self, tap: str, ignore: Collection[str] = (), bridge: str | None = None
     ) -> AddressChanged:
-        """The addresses that a peer may be told, sorted: of interfaces that are up and running.
+        """Return the addresses that a peer may be told, sorted, and networks behind the overlay.
 
-        Left out: the TAP, the bridge that it is in and the one named ``bridge``, where it may
-        soon be, unless a default route leaves there; what is stacked on these, other tunnels,
-        loopback, and interfaces whose name matches one of ``ignore`` (shell patterns); addresses
-        that are link-local, tentative, failed, deprecated, or temporary beside a stable one of
-        the same prefix.
+        Only interfaces that are up and running count. Left out are
+
+        - the TAP, the bridge that it is in, and the one named ``bridge``, which it may join; but
+          not a bridge through which a default route leaves;
+        - whatever is stacked on these;
+        - other tunnels, loopback, and interfaces whose name matches one of ``ignore`` (shell
+          patterns);
+        - addresses that are link-local, tentative, failed or deprecated, and temporary ones
+          beside a stable one of the same prefix.
         """
         usable: list[Address] = []
         refused: set[str] = set()
@@ -166,7 +161,7 @@ class Netlink:
         return AddressChanged(tuple(addresses), tuple(sorted(refused)))
 
     async def goes_through(self, address: Ip, tap: str) -> bool:
-        """Whether packets to ``address`` would leave by the overlay: the TAP or its bridge.
+        """Return whether packets to ``address`` would leave by the TAP or its bridge.
 
         A bridge that holds a default route does not count.
         """
@@ -178,11 +173,11 @@ class Netlink:
         return any(route.get("oif") in overlay for route in routes)
 
     async def bridge_nf_drops(self, bridge: Link) -> str | None:
-        """One line with its cure if this host's firewall drops bridged traffic, else None."""
+        """Return one line with its cure if the firewall drops bridged traffic, else None."""
         return await firewall.drops_bridged(bridge.name)
 
     async def _overlay(self, tap: str, configured: str | None = None) -> frozenset[int]:
-        """The interfaces behind which the overlay is or will be: the TAP and its bridges."""
+        """Return the indexes of the TAP and of its bridges, of now and as configured."""
         link = await self.link(tap)
         bridges = [
             await self.link(each)
@@ -196,6 +191,7 @@ class Netlink:
     async def _leads_outside(
         self, link: Link, overlay: frozenset[int], ignore: Collection[str]
     ) -> bool:
+        """Return whether a path through ``link`` avoids the overlay and other tunnels."""
         if not (link.up and link.running) or link.loopback or link.kind in TUNNEL_KINDS:
             return False
         if link.index in overlay or any(fnmatchcase(link.name, name) for name in ignore):
@@ -221,7 +217,7 @@ class Netlink:
             raise _refusal(f"reading the {what} table", error) from error
 
     async def _ask(self, what: str, command: str, **arguments: Any) -> list[Any]:
-        """All answers to one request. Raises NetlinkError."""
+        """Return all answers to one request; raise NetlinkError."""
         failure = NetlinkError(errno.EBUSY)
         for _ in range(_ATTEMPTS):
             try:
@@ -238,11 +234,11 @@ class Netlink:
     # --- changing
 
     async def attach(self, tap: str, bridge: str) -> Link:
-        """Make the TAP a port of the bridge and bring it up; the TAP as it is then.
+        """Make the TAP a port of ``bridge`` and bring it up; return the TAP as it is then.
 
-        The bridge keeps its MTU, because the TAP takes it before it enters, and its MAC: a bridge
-        that nobody gave one takes the lowest of its ports', and is given back what it had. Does
-        nothing that is done already.
+        The bridge keeps its MTU, because the TAP takes that before it enters. It keeps its MAC,
+        too: a bridge that nobody gave one takes the lowest of its ports', and is given back what
+        it had. Steps that are done already are skipped.
         """
         target = await self.link(bridge)
         if target is None:
@@ -271,15 +267,17 @@ class Netlink:
             await self._set(link, "detaching", master=0)
 
     async def forget_entries(self, bridge: Link) -> None:
-        """Have the bridge forget what it has learned, as after a change of topology (802.1D
-        section 7.9: spanning tree does the same). It floods until it has learned it anew."""
+        """Have ``bridge`` forget what it has learned; it floods until it has learned it anew.
+
+        Spanning tree does the same after a change of topology (IEEE 802.1D section 7.9).
+        """
         try:
             await self._ask("link", "set", index=bridge.index, kind=bridge.kind, br_fdb_flush=True)
         except NetlinkError as error:
             raise _refusal(f"flushing {bridge.name}", error) from error
 
     async def silence(self, tap: str) -> None:
-        """No link-local address: a TAP that is not up yet will emit no DAD, RS or MLD."""
+        """Give the TAP no link-local address: coming up, it will emit no DAD, RS or MLD."""
         link = await self._tap(tap)
         mode = {"attrs": [["IFLA_INET6_ADDR_GEN_MODE", _ADDR_GEN_MODE_NONE]]}
         with suppress(NetlinkError):  # a kernel without IPv6 emits nothing of the kind
@@ -291,7 +289,7 @@ class Netlink:
                     await self._change_address("del", link, address.interface)
 
     async def become_multicast_router(self, tap: str) -> None:
-        """Get all multicast from the bridge: a snooping one knows no listeners behind the TAP."""
+        """Have the bridge send the TAP all multicast: snooping, it knows no listeners behind it."""
         link = await self._tap(tap)
         with suppress(NetlinkError):  # a kernel without snooping floods it anyway
             await self._ask(
@@ -299,14 +297,19 @@ class Netlink:
             )
 
     async def set_mtu(self, tap: str, mtu: int) -> None:
+        """Set the TAP's MTU, in bytes."""
         await self._set(await self._tap(tap), "setting the MTU of", mtu=mtu)
 
     async def set_up(self, tap: str, up: bool = True) -> None:
+        """Bring the TAP up, or down."""
         state = "up" if up else "down"
         await self._set(await self._tap(tap), f"setting {state}", state=state)
 
     async def set_addresses(self, tap: str, wanted: Collection[str]) -> bool:
-        """Give the TAP these addresses ("172.16.0.1/24"); False, and none, while it is a port."""
+        """Give the TAP these addresses ("172.16.0.1/24") and no others; return whether it has them.
+
+        A TAP that is a port of a bridge gets none.
+        """
         link = await self._tap(tap)
         is_port = link.master is not None
         current = {a.interface for a in await self._addresses() if a.index == link.index}
@@ -345,10 +348,10 @@ class Netlink:
     async def watch(
         self, tap: str, bridge: str | None = None, ignore: Collection[str] = ()
     ) -> AsyncIterator[Event]:
-        """The state now, as events, and then every change of it, about 0.1 s after the kernel's.
+        """Yield the state of now, as events, and then each change, about 0.1 s after the kernel's.
 
-        ``bridge`` is the configured name. Entries that disappear are told at once. The TAP's MTU
-        is made to follow its bridge's.
+        ``bridge`` is the configured name. Bridge entries that disappear are yielded at once. The
+        TAP's MTU is made to follow its bridge's.
         """
         told: dict[type, Event] = {}
         here = LinkChanged(None, None, None)
@@ -398,7 +401,11 @@ class Netlink:
         return events
 
     async def _follow_mtu(self, tap: Link, bridge: Link, lost: bool) -> Link:
-        """The MTU of the bridge, or of its smallest other port while only the TAP limits it."""
+        """Give ``tap`` the MTU that its bridge has, or could have without it; return the TAP.
+
+        A bridge takes the smallest MTU of its ports: while only the TAP limits it, its smallest
+        other port counts.
+        """
         known = self._events.port_mtus
         if lost or bridge.index not in known:
             known.clear()

@@ -1,9 +1,10 @@
-"""Word from the kernel that links, addresses, routes or bridge entries changed.
+"""Notifications of the kernel that links, addresses, routes or bridge entries changed.
 
-An own socket beside pyroute2's: that one queues without a bound and takes 1 ms to decode one link
-message. Here a change only marks what has to be asked for again, with three exceptions whose
-content matters and is read in place: bridge entries that are gone, and the MTU and the bridge of
-a port. The layouts are those of linux/rtnetlink.h and linux/neighbour.h.
+The socket is our own: pyroute2's queues without a bound and takes 1 ms to decode one link
+message. Here a notification only marks that the state has to be asked for again. Three things
+are read in place, because they cannot be asked for later or not cheaply: bridge entries that are
+gone, and the MTU and the bridge of a port. The layouts are those of linux/rtnetlink.h and
+linux/neighbour.h.
 """
 
 import asyncio
@@ -16,20 +17,21 @@ from contextlib import suppress
 from typing import Final
 
 from controller.host.interfaces import GoneEntry
-from controller.packets.filters import attach, deleted_bridge_entries_only
+from controller.host.packet_socket import attach_filter
+from controller.packets.filters import deleted_bridge_entries_only
 
 _SOL_NETLINK: Final = 270
 _ADD_MEMBERSHIP: Final = 1
 _GROUP_LINK: Final = 1
 _GROUP_NEIGHBOUR: Final = 3
+_GROUP_IPV4_ADDRESS: Final = 5
+_GROUP_IPV4_ROUTE: Final = 7
+_GROUP_IPV6_ADDRESS: Final = 9
+_GROUP_IPV6_ROUTE: Final = 11
 _GROUPS: Final = (
-    _GROUP_LINK,
-    _GROUP_NEIGHBOUR,
-    5,
-    7,
-    9,
-    11,
-)  # and addresses, routes of both families
+    *(_GROUP_LINK, _GROUP_NEIGHBOUR),
+    *(_GROUP_IPV4_ADDRESS, _GROUP_IPV4_ROUTE, _GROUP_IPV6_ADDRESS, _GROUP_IPV6_ROUTE),
+)
 _RTM_NEWLINK: Final = 16
 _RTM_DELLINK: Final = 17
 _RTM_NEWROUTE: Final = 24
@@ -44,26 +46,30 @@ _NDA_VLAN: Final = 5
 _NDA_MASTER: Final = 9
 
 _HEADER: Final = struct.Struct("=IHHII")
-"""Length, type, flags, sequence, port."""
+"""struct nlmsghdr: length, type, flags, sequence, port."""
 _LINK: Final = struct.Struct("=BxHiII")
-"""Family, type, index, flags, change mask."""
+"""struct ifinfomsg: family, type, index, flags, change mask."""
 _NEIGHBOUR: Final = struct.Struct("=BxxxiHBB")
-"""Family, index, state, flags, type."""
+"""struct ndmsg: family, index, state, flags, type."""
 _ATTRIBUTE: Final = struct.Struct("=HH")
+"""struct rtattr: length, type."""
 _USER_HZ: Final = 100.0
+"""Ticks a second in nda_cacheinfo, on every architecture that matters."""
 
-RECEIVE_BUFFER: Final = 1 << 20
-"""Bytes."""
+RECEIVE_BUFFER_BYTES: Final = 1 << 20
 READ_BUDGET: Final = 64
-"""Messages per wake-up."""
+"""Datagrams read in one wake-up."""
 MAX_GONE: Final = 4096
-"""Entries waiting to be fetched; more count as an overflow."""
-DEBOUNCE: Final = 0.1
-"""Seconds from a change to the question what it was."""
+"""Entries that wait to be fetched by ``wait``; more count as an overflow."""
+DEBOUNCE_S: Final = 0.1
+"""Time from a change to the question for the new state: changes come in bursts."""
 
 
 class NetlinkEvents:
-    """Open from construction to ``close``. Raises OSError. Needs a running loop."""
+    """The notification socket, open from construction to ``close``.
+
+    Call ``wait`` again and again. Construction raises OSError and needs a running loop.
+    """
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -72,12 +78,13 @@ class NetlinkEvents:
         self._gone: list[GoneEntry] = []
         self._overflow = False
         self.port_mtus: dict[int, dict[int, int]] = {}
+        """By bridge and port (interface indexes) the MTU, of bridges that the owner put there."""
         self._socket = socket.socket(
             socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.NETLINK_ROUTE
         )
         try:
-            attach(self._socket, deleted_bridge_entries_only())
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
+            attach_filter(self._socket, deleted_bridge_entries_only())
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
             self._socket.bind((0, 0))
             for group in _GROUPS:
                 self._socket.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, group)
@@ -87,13 +94,15 @@ class NetlinkEvents:
         self._loop.add_reader(self._socket.fileno(), self._readable)
 
     def close(self) -> None:
+        """Stop listening."""
         self._loop.remove_reader(self._socket.fileno())
         self._socket.close()
 
     async def wait(self) -> tuple[list[GoneEntry], bool, bool]:
-        """Wait for entries that are gone (at once), or any other change (DEBOUNCE later).
+        """Wait for entries that are gone (at once), or any other change (DEBOUNCE_S later).
 
-        Returns the entries, whether to ask for the state again, and whether word was lost.
+        Returns the entries, whether to ask for the state again, and whether notifications were
+        lost since the last call.
         """
         while not self._gone and not self._is_due():
             with suppress(TimeoutError):
@@ -108,9 +117,9 @@ class NetlinkEvents:
         return gone, due, overflow
 
     def mark(self) -> None:
-        """Make ``wait`` say that the state must be asked for."""
+        """Have ``wait`` return after DEBOUNCE_S and say that the state must be asked for."""
         if self._due is None:
-            self._due = self._loop.time() + DEBOUNCE
+            self._due = self._loop.time() + DEBOUNCE_S
         self._wake.set()
 
     def _is_due(self) -> bool:
@@ -125,12 +134,13 @@ class NetlinkEvents:
             except OSError as error:
                 if error.errno != errno.ENOBUFS:
                     raise
-                self._lost_word()
+                self._lose()
                 continue
             for kind, body in _messages(data):
                 self._note(kind, body)
 
-    def _lost_word(self) -> None:
+    def _lose(self) -> None:
+        """Note that notifications were lost."""
         self._overflow = True
         self.mark()
 
@@ -143,7 +153,7 @@ class NetlinkEvents:
                 self._gone.append(entry)
                 self._wake.set()
             else:
-                self._lost_word()
+                self._lose()
             return
         if kind in (_RTM_NEWLINK, _RTM_DELLINK):
             self._note_port(kind, body)
@@ -152,7 +162,7 @@ class NetlinkEvents:
         self.mark()
 
     def _note_port(self, kind: int, body: bytes) -> None:
-        """Keep ``port_mtus``: bridge -> port -> MTU, of ports heard of."""
+        """Keep ``port_mtus`` up to date with a message about a link."""
         family, _, port, _, _ = _LINK.unpack_from(body)
         attributes = dict(_attributes(body[_LINK.size :]))
         master, mtu = attributes.get(_IFLA_MASTER), attributes.get(_IFLA_MTU)
@@ -168,6 +178,7 @@ class NetlinkEvents:
 
 
 def _messages(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield the type and the body of each netlink message in ``data``."""
     at = 0
     while at + _HEADER.size <= len(data):
         length, kind, _, _, _ = _HEADER.unpack_from(data, at)
@@ -178,6 +189,7 @@ def _messages(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def _attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield the type, without its flags, and the value of each attribute in ``data``."""
     at = 0
     while at + _ATTRIBUTE.size <= len(data):
         length, kind = _ATTRIBUTE.unpack_from(data, at)

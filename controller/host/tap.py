@@ -1,40 +1,88 @@
-"""The TAP's place on this host: in the bridge that the user named, or wherever he put it.
+"""The TAP's place on this host: the bridge that the user named, or wherever the user put it.
 
-Follows the kernel's word: a bridge that disappears and returns gets its port back; a user who
-runs ``brctl addif`` himself is noticed. Says what keeps frames from passing, with the cure.
+The placement follows the kernel's events: a bridge that disappears and returns gets its port back,
+and a user who runs ``brctl addif`` is noticed. It reports what keeps frames from passing, with
+the cure.
 """
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection
-from typing import Final
+from collections.abc import AsyncIterator, Callable, Collection
+from typing import Final, Protocol
 
 from controller.config.settings import Config
 from controller.errors import SystemRefusal
-from controller.host.netlink import (
+from controller.host.interfaces import (
     AddressChanged,
     BridgeAddressChanged,
     EntriesGone,
     EntriesUnknown,
+    Event,
     Link,
     LinkChanged,
-    Netlink,
     RouteChanged,
 )
 from controller.packets.addresses import Ip, Mac, Vlan
 
 log = logging.getLogger(__name__)
 
-LOOK_AGAIN: Final = 10.0
+LOOK_AGAIN_S: Final = 10.0
+"""Shortest time between two looks at the firewall, which take two processes each."""
+DEFAULT_AGEING_S: Final = 300.0
+"""The ageing time of a bridge that nobody configured (IEEE 802.1D table 7-5)."""
+AGED_OUT: Final = 0.9
+"""The part of the ageing time after which a silent entry counts as aged out."""
 
 
-class Attachment:
-    """Run by ``run``. The callbacks hear what concerns others."""
+class Host(Protocol):
+    """What a placement asks of the kernel; ``netlink.Netlink`` has it. All raise SystemRefusal."""
+
+    async def link(self, which: str | int) -> Link | None:
+        """Return the interface of this name or index."""
+
+    async def bridge_addresses(self, bridge: Link) -> frozenset[tuple[Ip, Mac]]:
+        """Return the addresses of ``bridge``."""
+
+    async def bridge_nf_drops(self, bridge: Link) -> str | None:
+        """Return one line if the firewall drops what ``bridge`` forwards."""
+
+    async def attach(self, tap: str, bridge: str) -> Link:
+        """Make the TAP a port of ``bridge``; return the TAP."""
+
+    async def forget_entries(self, bridge: Link) -> None:
+        """Have ``bridge`` forget what it has learned."""
+
+    async def silence(self, tap: str) -> None:
+        """Give the TAP no link-local address."""
+
+    async def become_multicast_router(self, tap: str) -> None:
+        """Have the bridge send the TAP all multicast."""
+
+    async def set_up(self, tap: str, up: bool = True) -> None:
+        """Bring the TAP up, or down."""
+
+    async def set_addresses(self, tap: str, wanted: Collection[str]) -> bool:
+        """Give the TAP these addresses."""
+
+    def watch(
+        self, tap: str, bridge: str | None = None, ignore: Collection[str] = ()
+    ) -> AsyncIterator[Event]:
+        """Yield the state of now and every change of it."""
+
+
+class TapPlacement:
+    """Puts the TAP in its place and keeps it there.
+
+    Call ``prepare`` for each new TAP, then keep ``run`` running. Each callback is called from
+    there, in the event loop: ``host_addresses`` with this host's addresses, ``bridge_addresses``
+    with those of the TAP's bridge, ``routes_changed`` when the default routes are others,
+    ``ports_gone`` with the MACs whose ports the bridge has lost (a VLAN that is None: in all).
+    """
 
     def __init__(
         self,
         config: Config,
-        netlink: Netlink,
+        netlink: Host,
         *,
         host_addresses: Callable[[AddressChanged], None],
         bridge_addresses: Callable[[frozenset[tuple[Ip, Mac]]], None],
@@ -42,8 +90,11 @@ class Attachment:
         ports_gone: Callable[[Collection[tuple[Mac, Vlan | None]]], None],
     ) -> None:
         self.tap: Link | None = None
+        """The TAP, None if it does not exist."""
         self.bridge: Link | None = None
+        """The bridge that the TAP is in."""
         self.firewall: str | None = None
+        """One line if the firewall drops what the bridge forwards."""
         self._config = config
         self._netlink = netlink
         self._host_addresses = host_addresses
@@ -59,8 +110,8 @@ class Attachment:
     async def prepare(self) -> None:
         """Put a new TAP in its place: silent, in its bridge if that exists, with its addresses.
 
-        Done at once at the start, because an ARP request that comes meanwhile is only repeated
-        after a second.
+        Call this as soon as there is a TAP: an ARP request that comes before is repeated only
+        after a second. Raises SystemRefusal.
         """
         tap, config = self._config.tap, self._config
         await self._netlink.silence(tap)
@@ -95,14 +146,7 @@ class Attachment:
                     self._routes_changed()
                 self._routes = event.default
             elif isinstance(event, EntriesGone):
-                ageing = self.bridge.ageing if self.bridge is not None else 300.0
-                # A bridge that does not filter knows a MAC once, whatever its frames' tags are.
-                filters = self.bridge is not None and self.bridge.untagged != 0
-                gone = {
-                    (e.mac, e.vlan if filters or e.vlan else None)
-                    for e in event.entries
-                    if e.silent_for < ageing * 0.9
-                }
+                gone = moved_away(event, self.bridge)
                 if gone:
                     self._ports_gone(gone)
             elif isinstance(event, EntriesUnknown):
@@ -141,15 +185,15 @@ class Attachment:
         self.bridge = bridge
 
     async def check(self, now: float) -> list[str]:
-        """Look what keeps frames from passing here; log what is new, and return all of it.
+        """Look for what keeps frames from passing here; log what is new, and return all of it.
 
-        The firewall is read again every LOOK_AGAIN seconds at most, as that takes two processes;
-        while it is known to drop frames, always, since somebody is about to change it.
+        The firewall is read at most once in LOOK_AGAIN_S, but always while it is known to drop
+        frames, since somebody is about to change it. ``now`` is monotonic.
         """
         bridge = self.bridge
         if bridge is None:
             self.firewall, self._looked = None, float("-inf")
-        elif self.firewall is not None or now >= self._looked + LOOK_AGAIN:
+        elif self.firewall is not None or now >= self._looked + LOOK_AGAIN_S:
             self._looked = now
             self.firewall = await self._netlink.bridge_nf_drops(bridge)
         warnings = self.warnings()
@@ -177,7 +221,7 @@ class Attachment:
                 log.warning("TAP %s: %s", config.tap, error)
 
     def warnings(self) -> list[str]:
-        """What keeps frames from passing here, each with its cure."""
+        """Return what keeps frames from passing here, as far as it is known, each with its cure."""
         found = []
         config = self._config
         if self.firewall is not None:
@@ -199,3 +243,18 @@ class Attachment:
                 f"{seconds:.0f} s: wait, or brctl setfd {self.bridge.name} 0"
             )
         return found
+
+
+def moved_away(event: EntriesGone, bridge: Link | None) -> set[tuple[Mac, Vlan | None]]:
+    """Return the MACs whose port went away or that moved, of the entries that ``bridge`` lost.
+
+    Entries that aged out are left out. The VLAN is None where the bridge does not filter VLANs: it
+    knows a MAC once, whatever the tags of its frames are.
+    """
+    ageing = bridge.ageing if bridge is not None else DEFAULT_AGEING_S
+    filters = bridge is not None and bridge.untagged != 0
+    return {
+        (entry.mac, entry.vlan if filters or entry.vlan else None)
+        for entry in event.entries
+        if entry.silent_for < ageing * AGED_OUT
+    }

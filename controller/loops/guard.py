@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import logging
 import socket
-import struct
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -12,10 +11,11 @@ from typing import Any, Final
 
 from controller.dataplane.client import Tunnel
 from controller.errors import MalformedFrame, SystemRefusal
+from controller.host.packet_socket import open_packet_socket, overrun
 from controller.loops import beacon
 from controller.loops.machine import Action, Change, Emit, Loops, State
 from controller.packets.addresses import Mac, NodeId
-from controller.packets.filters import attach, frames_to
+from controller.packets.filters import frames_to
 from tincan.control import messages as api
 
 log = logging.getLogger(__name__)
@@ -28,10 +28,6 @@ PAUSE: Final = 0.01
 """Seconds without reading after that many: a flood costs 2 % of a core."""
 LOOK_EVERY: Final = 0.5
 """In seconds: while there is a loop: whose controllers are gone?"""
-
-_ETH_P_ALL: Final = 3
-_SOL_PACKET: Final = 263
-_PACKET_STATISTICS: Final = 6
 
 
 class Guard:
@@ -76,13 +72,10 @@ class Guard:
     def open(self) -> None:
         """Listen on the TAP, and start the clock. Raise SystemRefusal."""
         self._shut()
-        sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, 0)
         try:
-            attach(sock, frames_to(beacon.DESTINATION))
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
-            sock.bind((self._tap, _ETH_P_ALL))
+            program = frames_to(beacon.DESTINATION)
+            sock = open_packet_socket(self._tap, program, RECEIVE_BUFFER)
         except OSError as error:
-            sock.close()
             raise SystemRefusal(f"listening on {self._tap} failed: {error.strerror}") from error
         self._socket = sock
         self._loop.add_reader(sock.fileno(), self._readable, sock)
@@ -156,7 +149,7 @@ class Guard:
         else:
             self._loop.remove_reader(sock.fileno())
             self._loop.call_later(PAUSE, self._listen, sock)
-        lost = struct.unpack("=II", sock.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, 8))[1]
+        lost = overrun(sock)
         if lost:
             self._counters["beacons_refused.overrun"] += lost
             self.loops.flooded(now)

@@ -1,28 +1,26 @@
-"""What the pure cores ask for: the runner carries actions out in the order in which they came."""
+"""Actions: what services ask for. The runner carries them out in the order in which they came."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
+from controller.node.messages import PeerMessage
 from controller.packets.addresses import Ip, Mac, NodeId, Vlan
 from controller.packets.packets import Buildable
-
-if TYPE_CHECKING:
-    from controller.switch.messages import Message
 
 
 @dataclass(frozen=True, slots=True)
 class Inject:
-    """Put the packet on the local bridge, through tincan."""
+    """Put ``packet`` on the local bridge, through tincan."""
 
     packet: Buildable
 
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """Send the message to ``peer``, or to every connected peer when ``peer`` is None."""
+    """Send ``message`` to ``peer``, or to every linked peer when ``peer`` is None."""
 
     peer: NodeId | None
-    message: "Message"
+    message: PeerMessage
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +50,7 @@ class NeverForward:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """One log line, already deduplicated. ``level`` is a name of the logging module."""
+    """Write one log line, already deduplicated. ``level`` is a name of the logging module."""
 
     level: str
     text: str

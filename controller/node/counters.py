@@ -1,4 +1,4 @@
-"""Counters: what they start with, and how ``status`` shows them.
+"""Counters: which exist from the start, and how ``status`` shows them. Pure.
 
 A counter is an entry of one ``Counter[str]`` that the composition root hands to everybody. A
 name with a dot is one reason of a group: ``frames_dropped.unknown_peer``.
@@ -8,14 +8,15 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Final
 
-REQUIRED: Final = (  # there from the start, so that nobody has to ask whether zero means unknown
+REQUIRED: Final = (
     "arp_answered_locally",
     "arp_requests_relayed",
     "arp_replies_relayed",
     "arp_requests_injected",
 )
+"""Counters that exist from the start, so that nobody has to ask whether zero means unknown."""
 GROUPS: Final = ("frames_dropped", "rpc_received", "rpc_sent")
-"""By reason, by kind of message."""
+"""Groups that exist from the start: counted by reason, or by kind of message."""
 
 
 def new_counters() -> Counter[str]:

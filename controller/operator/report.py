@@ -3,10 +3,9 @@
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-from controller.cli import version
 from controller.config.settings import Config
 from controller.errors import ControlError, SystemRefusal
-from controller.host.netlink import Link
+from controller.host.interfaces import Link
 from controller.node.counters import report
 from controller.operator.status import (
     Bindings,
@@ -21,6 +20,7 @@ from controller.operator.status import (
     explain_path,
 )
 from controller.packets.addresses import NodeId
+from controller.version import version
 from tincan.control import messages as api
 from tincan.control.codec import convert
 

@@ -5,6 +5,8 @@ Text forms, everywhere in the controller: a MAC is ``aa:bb:cc:dd:ee:ff`` in lowe
 hex digits.
 """
 
+import re
+from dataclasses import dataclass
 from ipaddress import IPv6Address
 from typing import Final, TypeAlias
 
@@ -13,6 +15,11 @@ Mac: TypeAlias = str
 Ip: TypeAlias = str
 Vlan: TypeAlias = int
 Key: TypeAlias = tuple[Vlan, Ip]
+
+MAC: Final = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
+"""The text form of a MAC; to be matched as a whole."""
+NODE_ID: Final = re.compile(r"[0-9a-f]{64}")
+"""The text form of a node id; to be matched as a whole."""
 
 ZERO_MAC: Final[Mac] = "00:00:00:00:00:00"
 BROADCAST_MAC: Final[Mac] = "ff:ff:ff:ff:ff:ff"
@@ -37,6 +44,7 @@ def usable_mac(mac: Mac) -> bool:
 
 
 def is_unicast(mac: Mac) -> bool:
+    """Return whether ``mac`` is an individual address."""
     return mac[1] in "02468ace"
 
 
@@ -52,3 +60,20 @@ def solicited_node(ip: Ip) -> tuple[Ip, Mac]:
     low = IPv6Address(ip).packed[-3:]
     group = IPv6Address(bytes.fromhex("ff0200000000000000000001ff") + low)
     return str(group), "33:33:ff:" + low.hex(":")
+
+
+@dataclass(frozen=True, slots=True)
+class StaticBinding:
+    """An address that belongs to one MAC at one node, whatever anybody else claims."""
+
+    ip: Ip
+    mac: Mac
+    node: str
+    """The node's name or its id."""
+    vlan: Vlan = 0
+
+
+def describe_key(key: Key) -> str:
+    """Return ``key`` as people read it."""
+    vlan, ip = key
+    return f"{ip} (VLAN {vlan})" if vlan else ip

@@ -1,14 +1,13 @@
-"""Classic BPF programs for the capture and netlink sockets, assembled by hand: no libpcap needed.
+"""Classic BPF programs for the capture and netlink sockets, assembled by hand. Pure.
 
 A program is a list of instructions (code, jump if true, jump if false, operand). Blocks are put
 together by nesting: ``_when(load, value, block)`` runs ``block`` when the loaded value matches,
 and goes on behind it otherwise. So no jump is ever computed by hand, and none is longer than its
 block (the limit is 255). A load beyond the end of a frame drops the frame.
+``host.packet_socket.attach_filter`` attaches a program to a socket.
 Reference: Linux Documentation/networking/filter.rst.
 """
 
-import ctypes
-import socket
 import struct
 import sys
 from collections.abc import Collection
@@ -17,7 +16,6 @@ from typing import Final, TypeAlias
 Instruction: TypeAlias = tuple[int, int, int, int]
 Block: TypeAlias = list[Instruction]
 
-_SO_ATTACH_FILTER: Final = 26
 _PACKET_OUTGOING: Final = 4
 _AD_PKTTYPE: Final = 0xFFFFF000 + 4
 """SKF_AD_OFF + SKF_AD_PKTTYPE."""
@@ -208,12 +206,3 @@ def _native(value: int) -> int:
 
 def _assemble(program: Block) -> bytes:
     return b"".join(struct.pack("=HBBI", *instruction) for instruction in program)
-
-
-def attach(sock: socket.socket, program: bytes) -> None:
-    """Replace the socket's filter at once. Raises OSError."""
-    buffer = ctypes.create_string_buffer(program, len(program))
-    length = len(program) // 8
-    sock.setsockopt(
-        socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HP", length, ctypes.addressof(buffer))
-    )

@@ -1,7 +1,9 @@
-"""ARP and neighbour discovery packets, written once for both families.
+"""Builds ARP and neighbour discovery packets, one function for both families.
 
-What may be said in whose name is decided elsewhere; here is only how it is said.
+Callers decide whether a packet may be sent; switch mode does so in ``switch.voice``. Pure.
 """
+
+from typing import NamedTuple, Protocol, TypeAlias
 
 from controller.packets.addresses import (
     ALL_NODES_IP,
@@ -22,14 +24,39 @@ from controller.packets.packets import (
     NeighbourAdvertisement,
     NeighbourSolicitation,
 )
-from controller.switch.table import Binding
 
-Neighbour = Arp | NeighbourSolicitation | NeighbourAdvertisement
+Neighbour: TypeAlias = Arp | NeighbourSolicitation | NeighbourAdvertisement
+
+
+class Owner(Protocol):
+    """Whoever has an address: a binding of the table, or a ``Holder``."""
+
+    @property
+    def key(self) -> Key:
+        """The VLAN and the address."""
+
+    @property
+    def mac(self) -> Mac:
+        """The MAC that has it."""
+
+    @property
+    def router(self) -> bool:
+        """The R flag of its advertisements (RFC 4861 section 4.4)."""
+
+
+class Holder(NamedTuple):
+    """An owner that is in no table: a prober, or whoever claims an address."""
+
+    key: Key
+    mac: Mac
+    router: bool = False
 
 
 def question(key: Key, asker_mac: Mac, asker_ip: Ip | None, options: bytes = b"") -> Neighbour:
-    """Ask everybody who has ``key``; without ``asker_ip`` it is a probe (RFC 5227 section 2.1.1,
-    RFC 4862 section 5.4.2)."""
+    """Return a question to everybody: who has ``key``?
+
+    Without ``asker_ip`` it is a probe (RFC 5227 section 2.1.1, RFC 4862 section 5.4.2).
+    """
     vlan, ip = key
     if ":" not in ip:
         sender = asker_ip or NO_IP4
@@ -48,7 +75,7 @@ def question(key: Key, asker_mac: Mac, asker_ip: Ip | None, options: bytes = b""
 
 
 def check(key: Key, mac: Mac, probe_mac: Mac, probe_ip: Ip) -> Neighbour:
-    """Ask ``mac`` alone whether it has ``key``, in nobody's name.
+    """Return a question to ``mac`` alone: does it have ``key``? It is asked in nobody's name.
 
     In IPv6 the sender must have an address: a solicitation without one is a duplicate address
     detection, and the end of an address that is tentative at the target (RFC 4862 section 5.4.3).
@@ -59,11 +86,13 @@ def check(key: Key, mac: Mac, probe_mac: Mac, probe_ip: Ip) -> Neighbour:
     return NeighbourSolicitation(ip, probe_ip, ip, probe_mac, vlan, probe_mac, mac)
 
 
-def answer(binding: Binding, asker_mac: Mac, asker_ip: Ip | None) -> Neighbour:
-    """Tell the asker what its owner would: RFC 826; RFC 4861 section 7.2.4; to a prober (no
-    ``asker_ip``) RFC 5227 section 2.1.1 and RFC 4862 section 5.4.4."""
-    vlan, ip = binding.key
-    mac = binding.mac
+def answer(owner: Owner, asker_mac: Mac, asker_ip: Ip | None) -> Neighbour:
+    """Return what ``owner`` itself would answer the asker (RFC 826, RFC 4861 section 7.2.4).
+
+    Without ``asker_ip`` the asker is a prober (RFC 5227 section 2.1.1, RFC 4862 section 5.4.4).
+    """
+    vlan, ip = owner.key
+    mac = owner.mac
     if ":" not in ip:
         return Arp(ARP_REPLY, mac, ip, asker_mac, asker_ip or NO_IP4, vlan, mac, asker_mac)
     return NeighbourAdvertisement(
@@ -71,7 +100,7 @@ def answer(binding: Binding, asker_mac: Mac, asker_ip: Ip | None) -> Neighbour:
         src_ip=ip,
         dst_ip=asker_ip or ALL_NODES_IP,
         lladdr=mac,
-        router=binding.router,
+        router=owner.router,
         solicited=asker_ip is not None,
         override=True,
         vlan=vlan,
@@ -80,10 +109,13 @@ def answer(binding: Binding, asker_mac: Mac, asker_ip: Ip | None) -> Neighbour:
     )
 
 
-def announcement(binding: Binding) -> Neighbour:
-    """Tell everybody where ``binding`` is now: RFC 5227 section 2.3, RFC 4861 section 7.2.6."""
-    vlan, ip = binding.key
-    mac = binding.mac
+def announcement(owner: Owner) -> Neighbour:
+    """Return what tells everybody where ``owner`` is now.
+
+    RFC 5227 section 2.3 and RFC 4861 section 7.2.6.
+    """
+    vlan, ip = owner.key
+    mac = owner.mac
     if ":" not in ip:
         return Arp(ARP_REQUEST, mac, ip, ZERO_MAC, ip, vlan, mac, BROADCAST_MAC)
     return NeighbourAdvertisement(
@@ -91,7 +123,7 @@ def announcement(binding: Binding) -> Neighbour:
         src_ip=ip,
         dst_ip=ALL_NODES_IP,
         lladdr=mac,
-        router=binding.router,
+        router=owner.router,
         solicited=False,
         override=True,
         vlan=vlan,

@@ -13,14 +13,11 @@ The rendezvous sees the membership *public* key only: it can tell members from s
 cannot compute any other key from it. It could try passwords against it, though: a secret is
 meant to be random (``openssl rand -base64 32``), not remembered.
 
-``python -m controller.signal.keys --network NAME --secret-file FILE`` prints the membership
-key, for ``rendezvous --network NAME=KEY``.
+``rendezvous membership-key --network NAME --secret-file FILE`` prints the membership key, for
+``rendezvous --network NAME=KEY``.
 """
 
-import argparse
-import sys
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Final
 
 from tincan.crypto.primitives import SigningKey, hkdf, hkdf_expand
@@ -61,31 +58,3 @@ class NetworkKeys:
     def membership_key(self) -> bytes:
         """The 32-byte Ed25519 public key that the rendezvous pins for this network."""
         return self.membership.public
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Print the membership key of a network as 64 hexadecimal digits."""
-    parser = argparse.ArgumentParser(
-        prog="python -m controller.signal.keys",
-        description="Print the membership key of a network, for rendezvous --network NAME=KEY.",
-    )
-    parser.add_argument("--network", required=True, metavar="NAME")
-    parser.add_argument(
-        "--secret-file", metavar="FILE", help="the network's secret (default: standard input)"
-    )
-    options = parser.parse_args(arguments)
-    try:
-        text = Path(options.secret_file).read_text() if options.secret_file else sys.stdin.read()
-    except (OSError, UnicodeError) as error:
-        print(f"{options.secret_file or 'standard input'}: {error}", file=sys.stderr)
-        return 1
-    secret = text.strip()
-    if not secret:
-        print("the secret is empty", file=sys.stderr)
-        return 1
-    print(NetworkKeys.derive(options.network, secret).membership_key.hex())
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

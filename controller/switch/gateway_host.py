@@ -8,12 +8,12 @@ Everything else is refused, visibly.
 
 from typing import Final
 
-from controller.node.node import Core
-from controller.node.timers import Bucket
+from controller.node.rates import Bucket
 from controller.packets.addresses import Ip, Key, Mac
 from controller.packets.packets import Echo, HostPacket, Prohibited
 from controller.switch.gateways import Gateways
 from controller.switch.prober import Prober
+from controller.switch.segment import Segment
 from controller.switch.table import Binding
 
 ECHO_RATE: Final = 50.0
@@ -27,8 +27,8 @@ MAX_WAITING: Final = 128
 
 
 class Echoes:
-    def __init__(self, core: Core, gateways: Gateways, prober: Prober) -> None:
-        self._core = core
+    def __init__(self, segment: Segment, gateways: Gateways, prober: Prober) -> None:
+        self._segment = segment
         self._gateways = gateways
         self._prober = prober
         self._echoes = Bucket(ECHO_RATE, ECHO_BURST)
@@ -39,18 +39,18 @@ class Echoes:
         """This host's gateway sends an echo request towards a container elsewhere."""
         target = self._target((echo.vlan, echo.dst_ip), echo.eth_src, echo.src_ip, echo.eth_dst)
         if target is None or echo.reply:
-            self._core.counters["echo_ignored"] += 1
+            self._segment.counters["echo_ignored"] += 1
             return
         if self._waiting >= MAX_WAITING or not self._echoes.take(now):
-            self._core.counters["echo_dropped"] += 1
+            self._segment.counters["echo_dropped"] += 1
             return
 
         def done(alive: bool, _: float) -> None:
             self._waiting -= 1
             if not alive:
-                self._core.counters["echo_unanswered"] += 1
+                self._segment.counters["echo_unanswered"] += 1
                 return
-            self._core.counters["echo_answered_by_proxy"] += 1
+            self._segment.counters["echo_answered_by_proxy"] += 1
             reply = Echo(
                 reply=True,
                 src_ip=echo.dst_ip,
@@ -62,7 +62,7 @@ class Echoes:
                 eth_src=echo.eth_dst,
                 eth_dst=echo.eth_src,
             )
-            self._core.inject(reply)
+            self._segment.inject(reply)
 
         self._waiting += 1
         if not self._prober.inquire(target, None, now, done):
@@ -73,8 +73,8 @@ class Echoes:
         key = (packet.vlan, packet.dst_ip)
         if self._target(key, packet.eth_src, packet.src_ip, packet.eth_dst) is None:
             return
-        self._core.counters["host_packets_refused"] += 1
-        self._core.report(
+        self._segment.counters["host_packets_refused"] += 1
+        self._segment.report(
             "host packets refused",
             f"this host cannot reach containers on other hosts ({packet.dst_ip}, say) while its "
             f"bridge address {packet.src_ip} is another host's, too: give the bridges different "
@@ -82,7 +82,7 @@ class Echoes:
             now,
         )
         if self._refusals.take(now):
-            self._core.inject(
+            self._segment.inject(
                 Prohibited(
                     src_ip=packet.dst_ip,
                     dst_ip=packet.src_ip,
@@ -96,7 +96,7 @@ class Echoes:
     def _target(self, key: Key, sender: Mac, ip: Ip, mac: Mac) -> Binding | None:
         """Return the remote binding that a shared gateway of ours sends to."""
         shared = sender in self._gateways.macs and sender in self._gateways.own_macs
-        binding = self._core.table.live(key)
-        if not shared or binding is None or binding.mac != mac or binding.node == self._core.node:
+        binding = self._segment.table.live(key)
+        if not shared or binding is None or binding.mac != mac or binding.node == self._segment.id:
             return None
         return binding

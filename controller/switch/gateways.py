@@ -12,10 +12,10 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from controller.node.actions import NeverForward
-from controller.node.node import Core
 from controller.packets.addresses import Ip, Mac, NodeId, link_local, usable_ip, usable_mac
 from controller.switch import messages as rpc
 from controller.switch.policy import Policy
+from controller.switch.segment import Segment
 
 LINGER_S: Final = 900.0
 """How long a lost peer's report counts: a link that flaps must not make its gateway ordinary."""
@@ -25,8 +25,8 @@ class Gateways:
     """``macs`` and ``ips``: what is shared. ``own``: the addresses of this host's bridge, with
     ``own_macs`` and ``own_ips``."""
 
-    def __init__(self, core: Core, policy: Policy) -> None:
-        self._core = core
+    def __init__(self, segment: Segment, policy: Policy) -> None:
+        self._segment = segment
         self._policy = policy
         self._reports: dict[NodeId, frozenset[tuple[Ip, Mac]]] = {}
         self.macs: frozenset[Mac] = frozenset()
@@ -55,7 +55,7 @@ class Gateways:
         if report == self._reports.get(node, frozenset()):
             return False
         self._reports[node] = report
-        if node == self._core.node:
+        if node == self._segment.id:
             self.own = report
             self.own_ips = frozenset(ip for ip, _ in report)
             self.own_macs = frozenset(mac for _, mac in report)
@@ -83,14 +83,14 @@ class Gateways:
         if shared_ips == self.ips and shared_macs == self.macs:
             return False
         self.ips, self.macs = frozenset(shared_ips), frozenset(shared_macs)
-        self._core.emit(NeverForward(self.macs, self.ips))
+        self._segment.emit(NeverForward(self.macs, self.ips))
         return True
 
     def _allowed(self, node: NodeId, report: frozenset[tuple[Ip, Mac]]) -> list[tuple[Ip, Mac]]:
         return [
             (ip, mac)
             for ip, mac in report
-            if node == self._core.node
+            if node == self._segment.id
             or ip in self.own_ips
             or not self._policy.refusal(node, (0, ip), mac)
         ]

@@ -9,12 +9,12 @@ sender is asked, after a while, whether it has the address now; its answer is a 
 from collections.abc import Callable
 from typing import Final
 
-from controller.node.node import Core
-from controller.node.timers import Bucket
+from controller.node.rates import Bucket
 from controller.packets.addresses import Key, Mac
 from controller.packets.packets import LeaseRequest
 from controller.switch.claims import Claims
 from controller.switch.prober import Patience, Prober
+from controller.switch.segment import Segment
 
 ASK_AFTER: Final = (0.5, 1.5, 3.5, 7.0, 12.0)
 """When to ask, after the request. A server may take its time to confirm; and nobody is asked while
@@ -27,8 +27,8 @@ MAX_FOLLOWED: Final = 512
 
 
 class Leases:
-    def __init__(self, core: Core, prober: Prober, claims: Claims) -> None:
-        self._core = core
+    def __init__(self, segment: Segment, prober: Prober, claims: Claims) -> None:
+        self._segment = segment
         self._prober = prober
         self._claims = claims
         self._bucket = Bucket(RATE, BURST)
@@ -42,18 +42,18 @@ class Leases:
             return
         if not self._bucket.take(now):
             return
-        self._core.counters["leases_followed"] += 1
+        self._segment.counters["leases_followed"] += 1
         self._followed.add(wanted)
         for number, after in enumerate(ASK_AFTER):
             last = number == len(ASK_AFTER) - 1
-            self._core.timers.call_at(now + after, self._asker(key, packet.mac, last))
+            self._segment.timers.call_at(now + after, self._asker(key, packet.mac, last))
 
     def _asker(self, key: Key, mac: Mac, last: bool) -> Callable[[float], None]:
         def ask(now: float) -> None:
             if last:
                 self._followed.discard((key, mac))
-            held = self._core.table.live(key)
-            if held is not None and (held.mac, held.node) == (mac, self._core.node):
+            held = self._segment.table.live(key)
+            if held is not None and (held.mac, held.node) == (mac, self._segment.id):
                 return
             if self._claims.get(key, now) is None:
                 self._prober.check(key, mac, now, ONCE, lambda alive, t: None)

@@ -1,8 +1,7 @@
-"""Messages between controllers: JSON objects told apart by their field ``m``.
+"""The messages of switch mode between nodes.
 
-They ride on the link itself, one message a datagram, and may be lost, repeated or reordered;
-nothing here relies on any of them arriving. A peer speaks only about its own containers: an
-``Entry`` in a message says "this address is at my node", never anything about a third one.
+A peer speaks only about its own containers: an ``Entry`` in a message says "this address is at my
+node", never anything about a third one.
 
     arp_request  who has ``target``? Carries the asker as an entry, or the MAC of a prober
     arp_reply    an owner was heard on my bridge, in answer to a request or to a check
@@ -20,25 +19,22 @@ nothing here relies on any of them arriving. A peer speaks only about its own co
     clear        the operator cleared what is remembered against this address
 """
 
-import ipaddress
-from functools import lru_cache
+from collections.abc import Iterable
 from typing import Annotated, Final, TypeAlias
 
-from controller.errors import RpcError
-from controller.packets.addresses import Ip, Mac, Vlan, usable_ip, usable_mac
-from controller.switch.table import BUCKETS, MAX_SEQUENCE
-from tincan.control.codec import DecodeError, Meta, Struct
-from tincan.control.codec import decode as decode_json
-from tincan.control.codec import encode as encode_json
+from controller.node.messages import PeerMessage
+from controller.packets.addresses import Ip, Key, Mac
+from controller.switch.table import BUCKETS, MAX_SEQUENCE, Binding
+from tincan.control.codec import Meta, Struct
 
-MAX_RPC: Final = 16384
-"""Bytes of one message; larger ones are refused before they are parsed."""
 MAX_ENTRIES: Final = 96
 """Entries of one message; the largest entry takes 130 bytes."""
 MAX_ADDRESSES: Final = 64
 """Addresses that one bridge can have."""
-MAX_OPTIONS: Final = 512
-"""Bytes of neighbour discovery options passed on to an owner."""
+MAX_OPTIONS_BYTES: Final = 512
+"""The size of neighbour discovery options that are passed on to an owner."""
+
+_Mentioned: TypeAlias = Iterable[tuple[Ip, Mac | None]]
 
 MAC_PATTERN: Final = "^[0-9a-f][02468ace](:[0-9a-f]{2}){5}\\Z"
 
@@ -83,14 +79,13 @@ Entries = Annotated[list[Entry], Meta(max_length=MAX_ENTRIES)]
 Departures = Annotated[list[Gone], Meta(max_length=MAX_ENTRIES)]
 
 
-class _Message(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, tag_field="m"):
-    """Base of the messages; never sent itself."""
+class ArpRequest(PeerMessage, frozen=True, tag="arp_request"):
+    """A question: who has ``target``?
 
-
-class ArpRequest(_Message, frozen=True, tag="arp_request"):
-    """``asker`` for a question; ``prober`` for a probe (ARP with sender 0.0.0.0, DAD); neither
-    when a host asks whose address no other may see. ``age_ms`` is the age of the probe's claim.
-    ``options`` (hex) are neighbour discovery options that only the owner can answer."""
+    It has an ``asker`` for a question; a ``prober`` for a probe (ARP with sender 0.0.0.0, DAD);
+    neither when a host asks whose address no other may see. ``age_ms`` is the age of the probe's
+    claim. ``options`` (hex) are neighbour discovery options that only the owner can answer.
+    """
 
     id: RequestId
     target: IpText
@@ -98,46 +93,91 @@ class ArpRequest(_Message, frozen=True, tag="arp_request"):
     asker: Entry | None = None
     prober: MacText | None = None
     age_ms: Milliseconds = 0
-    options: Annotated[str, Meta(pattern=f"^([0-9a-f]{{2}}){{0,{MAX_OPTIONS}}}\\Z")] = ""
+    options: Annotated[str, Meta(pattern=f"^([0-9a-f]{{2}}){{0,{MAX_OPTIONS_BYTES}}}\\Z")] = ""
+
+    def mentioned(self) -> _Mentioned:
+        """Return the addresses in it, see ``PeerMessage``."""
+        asker = ((self.asker.ip, self.asker.mac),) if self.asker else ()
+        return ((self.target, self.prober), *asker)
 
 
-class ArpReply(_Message, frozen=True, tag="arp_reply"):
+class ArpReply(PeerMessage, frozen=True, tag="arp_reply"):
+    """An owner was heard on the sender's bridge."""
+
     owner: Entry
 
+    def mentioned(self) -> _Mentioned:
+        """Return the addresses in it, see ``PeerMessage``."""
+        return ((self.owner.ip, self.owner.mac),)
 
-class Announce(_Message, frozen=True, tag="announce"):
+
+class Announce(PeerMessage, frozen=True, tag="announce"):
+    """These addresses are the sender's, at these sequence numbers."""
+
     entries: Entries
 
+    def mentioned(self) -> _Mentioned:
+        """Return the addresses in it, see ``PeerMessage``."""
+        return [(entry.ip, entry.mac) for entry in self.entries]
 
-class Withdraw(_Message, frozen=True, tag="withdraw"):
+
+class Withdraw(PeerMessage, frozen=True, tag="withdraw"):
+    """These addresses were the sender's, and are not any more."""
+
     entries: Departures
 
+    def mentioned(self) -> _Mentioned:
+        """Return the addresses in it, see ``PeerMessage``."""
+        return [(gone.ip, None) for gone in self.entries]
 
-class Stale(_Message, frozen=True, tag="stale"):
+
+class Stale(PeerMessage, frozen=True, tag="stale"):
+    """These announcements lost against a withdrawal with a higher sequence number."""
+
     entries: Departures
 
+    def mentioned(self) -> _Mentioned:
+        """Return the addresses in it, see ``PeerMessage``."""
+        return [(gone.ip, None) for gone in self.entries]
 
-class Digest(_Message, frozen=True, tag="digest"):
+
+class Digest(PeerMessage, frozen=True, tag="digest"):
+    """A checksum over all that the sender announces: 16 hex digits."""
+
     own: Checksum
 
 
-class Compare(_Message, frozen=True, tag="compare"):
-    """``held``: 8 hex digits for each bucket, or empty when nothing is held."""
+class Compare(PeerMessage, frozen=True, tag="compare"):
+    """What the sender holds of the receiver differs: tell what is in the buckets that differ.
+
+    ``held`` has 8 hex digits for each bucket, or is empty when nothing is held.
+    """
 
     held: Checksums = ""
 
 
-class Differ(_Message, frozen=True, tag="differ"):
+class Differ(PeerMessage, frozen=True, tag="differ"):
+    """These buckets differ; their entries have been announced again."""
+
     buckets: Annotated[list[BucketNumber], Meta(max_length=BUCKETS)]
 
 
-class Fetch(_Message, frozen=True, tag="fetch"):
+class Fetch(PeerMessage, frozen=True, tag="fetch"):
+    """The sender holds these as the receiver's: confirm or withdraw them."""
+
     entries: Entries
 
+    def mentioned(self) -> _Mentioned:
+        """Return the addresses in it, see ``PeerMessage``."""
+        return [(entry.ip, entry.mac) for entry in self.entries]
 
-class Probe(_Message, frozen=True, tag="probe"):
-    """``contender``: the MAC that was seen with this address, if any; ``at``: at which node, if
-    not at the sender's."""
+
+class Probe(PeerMessage, frozen=True, tag="probe"):
+    """Ask this holder of yours whether it is alive.
+
+    ``contender`` is the MAC that was seen with its address, if any; ``at`` is the node at which
+    it was seen, if not the sender.
+    """
 
     id: RequestId
     ip: IpText
@@ -146,27 +186,51 @@ class Probe(_Message, frozen=True, tag="probe"):
     contender: MacText | None = None
     at: NodeText | None = None
 
+    def mentioned(self) -> _Mentioned:
+        """Return the addresses in it, see ``PeerMessage``."""
+        return ((self.ip, self.mac),)
 
-class Probed(_Message, frozen=True, tag="probed"):
+
+class Probed(PeerMessage, frozen=True, tag="probed"):
+    """The holder that ``Probe`` with this id asked about answered, or did not."""
+
     id: RequestId
     alive: bool
 
 
-class Claim(_Message, frozen=True, tag="claim"):
+class Claim(PeerMessage, frozen=True, tag="claim"):
+    """A container at the sender probes for this address, and was first (RFC 5227)."""
+
     ip: IpText
     mac: MacText
     vlan: VlanId = 0
 
+    def mentioned(self) -> _Mentioned:
+        """Return the addresses in it, see ``PeerMessage``."""
+        return ((self.ip, self.mac),)
 
-class Gateways(_Message, frozen=True, tag="gateways"):
+
+class Gateways(PeerMessage, frozen=True, tag="gateways"):
+    """All addresses of the sender's bridge itself."""
+
     addresses: Annotated[list[Address], Meta(max_length=MAX_ADDRESSES)]
 
+    def mentioned(self) -> _Mentioned:
+        """Return the addresses in it, see ``PeerMessage``."""
+        return [(address.ip, address.mac) for address in self.addresses]
 
-class Clear(_Message, frozen=True, tag="clear"):
+
+class Clear(PeerMessage, frozen=True, tag="clear"):
+    """The operator cleared what is remembered against this address."""
+
     ip: IpText
 
+    def mentioned(self) -> _Mentioned:
+        """Return the addresses in it, see ``PeerMessage``."""
+        return ((self.ip, None),)
 
-Message: TypeAlias = (
+
+SwitchMessage: TypeAlias = (
     ArpRequest
     | ArpReply
     | Announce
@@ -182,62 +246,25 @@ Message: TypeAlias = (
     | Gateways
     | Clear
 )
+SWITCH_MESSAGES: Final[tuple[type[PeerMessage], ...]] = (
+    *(ArpRequest, ArpReply, Announce, Withdraw, Stale, Digest, Compare),
+    *(Differ, Fetch, Probe, Probed, Claim, Gateways, Clear),
+)
+"""The types of ``SwitchMessage``."""
 
 
-@lru_cache(maxsize=16384)
-def _canonical(ip: Ip) -> bool:
-    try:
-        return "%" not in ip and str(ipaddress.ip_address(ip)) == ip
-    except ValueError:
-        return False
+def key_of(said: Entry | Gone) -> Key:
+    """Return what the table files ``said`` under."""
+    return said.vlan, said.ip
 
 
-def _addresses(message: Message) -> list[tuple[Ip, Mac | None]]:
-    """Return every address that ``message`` speaks about."""
-    match message:
-        case ArpRequest(target=target, prober=prober, asker=asker):
-            return [(target, prober), *([(asker.ip, asker.mac)] if asker else [])]
-        case ArpReply(owner=owner):
-            return [(owner.ip, owner.mac)]
-        case Announce(entries=entries) | Fetch(entries=entries):
-            return [(e.ip, e.mac) for e in entries]
-        case Withdraw(entries=departures) | Stale(entries=departures):
-            return [(d.ip, None) for d in departures]
-        case Probe(ip=ip, mac=mac) | Claim(ip=ip, mac=mac):
-            return [(ip, mac)]
-        case Gateways(addresses=addresses):
-            return [(a.ip, a.mac) for a in addresses]
-        case Clear(ip=ip):
-            return [(ip, None)]
-        case _:
-            return []
+def entry_of(binding: Binding) -> Entry:
+    """Return ``binding`` as it is told to peers."""
+    vlan, ip = binding.key
+    return Entry(ip, binding.mac, binding.sequence, vlan, binding.router)
 
 
-def decode(data: bytes) -> Message:
-    """Return the message in ``data``, every address in it canonical and of a kind that a
-    container can have; raise RpcError for anything else."""
-    if len(data) > MAX_RPC:
-        raise RpcError("oversized")
-    try:
-        message: Message = decode_json(data, Message)  # type: ignore[arg-type]
-    except DecodeError:
-        raise RpcError("malformed") from None
-    for ip, mac in _addresses(message):
-        if not _canonical(ip) or not usable_ip(ip) or (mac is not None and not usable_mac(mac)):
-            raise RpcError("bad_address")
-    return message
-
-
-def name(message: Message) -> str:
-    """What a message is called on the link, and in the counters."""
-    return str(message.__struct_config__.tag)
-
-
-def encode(message: Message) -> bytes:
-    """Return ``message`` as at most MAX_RPC bytes of JSON."""
-    return encode_json(message)
-
-
-def key(entry: Entry | Gone) -> tuple[Vlan, Ip]:
-    """Return what the table files ``entry`` under."""
-    return entry.vlan, entry.ip
+def gone_of(binding: Binding) -> Gone:
+    """Return a withdrawal as it is told to peers."""
+    vlan, ip = binding.key
+    return Gone(ip, binding.sequence, vlan)

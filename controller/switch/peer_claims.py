@@ -7,11 +7,12 @@ is objected to, and what it believes of us is confirmed, corrected or withdrawn.
 
 from typing import Final
 
-from controller.node.node import Core, entry
-from controller.node.timers import Buckets
+from controller.node.rates import Buckets
 from controller.packets.addresses import Key, NodeId
 from controller.switch import messages as rpc
+from controller.switch.messages import entry_of
 from controller.switch.prober import QUICK, Prober
+from controller.switch.segment import Segment
 from controller.switch.sightings import Ownership
 from controller.switch.sync import Sync
 from controller.switch.table import MAX_SEQUENCE, Binding, Change, Origin, Outcome
@@ -29,9 +30,9 @@ MAX_PEERS: Final = 4096
 
 
 class Hearsay:
-    def __init__(self, core: Core, ownership: Ownership, prober: Prober, sync: Sync) -> None:
-        self._core = core
-        self._table = core.table
+    def __init__(self, segment: Segment, ownership: Ownership, prober: Prober, sync: Sync) -> None:
+        self._segment = segment
+        self._table = segment.table
         self._ownership = ownership
         self._prober = prober
         self._sync = sync
@@ -41,7 +42,7 @@ class Hearsay:
 
     def claimed(self, peer: NodeId, said: rpc.Entry, now: float) -> None:
         """``peer`` says that a container of its own has an address."""
-        key = rpc.key(said)
+        key = rpc.key_of(said)
         refusal = self._ownership.refusal(peer, key, said.mac)
         if refusal:
             self._ownership.refuse(peer, key, said.mac, refusal, now)
@@ -51,10 +52,10 @@ class Hearsay:
         if change.outcome is Outcome.STALE:
             self._object(peer, change)
         elif change.outcome is Outcome.FULL:
-            self._core.counters["claims_refused.full"] += 1
-            self._core.report(
+            self._segment.counters["claims_refused.full"] += 1
+            self._segment.report(
                 f"full {peer}",
-                f"{self._core.called(peer)} claims more addresses than there is room for",
+                f"{self._segment.display_name(peer)} claims more addresses than there is room for",
                 now,
             )
         else:
@@ -66,15 +67,15 @@ class Hearsay:
         held = change.old
         if held is None:
             return
-        if held.node == self._core.node:
+        if held.node == self._segment.id:
             self._sync.tell(peer, held.key)
-        elif not held.alive or held.node == peer or not self._core.reachable(held):
+        elif not held.alive or held.node == peer or not self._segment.reachable(held):
             vlan, ip = held.key
-            self._core.send(peer, rpc.Stale([rpc.Gone(ip, held.sequence, vlan)]))
+            self._segment.send(peer, rpc.Stale([rpc.Gone(ip, held.sequence, vlan)]))
 
     def withdrawn(self, peer: NodeId, said: rpc.Gone, now: float) -> None:
         """``peer`` says that an address of its own is gone."""
-        key = rpc.key(said)
+        key = rpc.key_of(said)
         held = self._table.get(key)
         if held is not None and held.alive and held.node != peer:
             # Nobody withdraws for others; but what is ours must be above what it remembers.
@@ -86,17 +87,17 @@ class Hearsay:
 
     def stale(self, peer: NodeId, said: rpc.Gone, now: float) -> None:
         """``peer`` remembers a higher sequence number than we announced."""
-        self._rise(peer, rpc.key(said), said.sequence, now)
+        self._rise(peer, rpc.key_of(said), said.sequence, now)
 
     def _rise(self, peer: NodeId, key: Key, sequence: int, now: float) -> None:
         """Go above ``sequence`` with what is ours."""
         binding = self._table.live(key)
-        if binding is None or binding.node != self._core.node or binding.sequence > sequence:
+        if binding is None or binding.node != self._segment.id or binding.sequence > sequence:
             return
         if sequence > min(binding.sequence + MAX_LEAP, MAX_SEQUENCE - 1):
-            self._core.counters["sequence_refused"] += 1
+            self._segment.counters["sequence_refused"] += 1
         elif not self._rises.take(peer, now):
-            self._core.counters["rpc_dropped.rate"] += 1
+            self._segment.counters["rpc_dropped.rate"] += 1
         else:
             self._ownership.changed(self._table.rise(key, sequence + 1, now), now)
 
@@ -106,10 +107,10 @@ class Hearsay:
         After a restart it may well be ours: then the container answers, and the binding goes on
         above the sequence number that the peers remember.
         """
-        key = rpc.key(held)
+        key = rpc.key_of(held)
         binding = self._table.get(key)
-        if binding is not None and binding.node == self._core.node:
-            if binding.alive and entry(binding) == held:
+        if binding is not None and binding.node == self._segment.id:
+            if binding.alive and entry_of(binding) == held:
                 return
             if binding.alive and binding.sequence <= held.sequence and binding.mac != held.mac:
                 self._rise(peer, key, held.sequence, now)
@@ -123,19 +124,19 @@ class Hearsay:
         if (
             taken
             or held.sequence > MAX_SEQUENCE - MAX_LEAP
-            or self._ownership.refusal(self._core.node, key, held.mac)
+            or self._ownership.refusal(self._segment.id, key, held.mac)
         ):
-            self._core.send(peer, nobody)
+            self._segment.send(peer, nobody)
             return
         if not self._probes.take(peer, now):
-            self._core.counters["rpc_dropped.rate"] += 1
+            self._segment.counters["rpc_dropped.rate"] += 1
             return
         # Should the container answer, it is learned above this.
-        self._table.offer(Binding(key, held.mac, self._core.node, held.sequence, now, alive=False))
+        self._table.offer(Binding(key, held.mac, self._segment.id, held.sequence, now, alive=False))
 
         def done(alive: bool, _: float) -> None:
             if not alive:
-                self._core.send(peer, nobody)
+                self._segment.send(peer, nobody)
 
         self._prober.check(key, held.mac, now, QUICK, done)
 
@@ -146,12 +147,12 @@ class Hearsay:
         if (peer, message.id) in self._asking:
             return
         if not self._probes.take(peer, now):
-            self._core.counters["rpc_dropped.rate"] += 1
+            self._segment.counters["rpc_dropped.rate"] += 1
             return
         key = (message.vlan, message.ip)
         held = self._table.live(key)
-        if held is None or held.node != self._core.node:
-            self._core.send(peer, rpc.Probed(message.id, False))
+        if held is None or held.node != self._segment.id:
+            self._segment.send(peer, rpc.Probed(message.id, False))
             return
         holder = held
 
@@ -165,7 +166,7 @@ class Hearsay:
                 self._ownership.withdraw(key, holder.mac, t)
             elif not alive:
                 self._ownership.gone_quiet(holder, t)
-            self._core.send(peer, rpc.Probed(message.id, alive))
+            self._segment.send(peer, rpc.Probed(message.id, alive))
 
         if holder.origin is not Origin.LEARNED:
             done(True, now)

@@ -1,9 +1,9 @@
 """Where each MAC is, as tincan is told: so that a quiet container is never flooded for."""
 
 from controller.node.actions import Pin, Unpin
-from controller.node.node import Core
 from controller.packets.addresses import Mac, NodeId, Vlan
 from controller.switch.gateways import Gateways
+from controller.switch.segment import Segment
 from controller.switch.table import Binding
 
 
@@ -11,8 +11,8 @@ class Pins:
     """A MAC is pinned while it has a live binding: here, if any is here (no peer takes a MAC that
     is alive on this bridge), and otherwise at the node that said something about it last."""
 
-    def __init__(self, core: Core, gateways: Gateways) -> None:
-        self._core = core
+    def __init__(self, segment: Segment, gateways: Gateways) -> None:
+        self._segment = segment
         self._gateways = gateways
         self._pins: dict[tuple[Vlan, Mac], NodeId] = {}
 
@@ -29,14 +29,14 @@ class Pins:
 
     def _pin(self, vlan: Vlan, mac: Mac, latest: NodeId | None) -> None:
         place = (vlan, mac)
-        nodes = {binding.node for binding in self._core.table.of_mac(vlan, mac)}
+        nodes = {binding.node for binding in self._segment.table.of_mac(vlan, mac)}
         before = self._pins.get(place)
         if not nodes or mac in self._gateways.macs:
             if self._pins.pop(place, None) is not None:
-                self._core.emit(Unpin(mac, vlan))
+                self._segment.emit(Unpin(mac, vlan))
             return
-        choices = (self._core.node, latest, before, min(nodes))
+        choices = (self._segment.id, latest, before, min(nodes))
         at = next(node for node in choices if node in nodes)
         if at is not None and at != before:
             self._pins[place] = at
-            self._core.emit(Pin(mac, vlan, None if at == self._core.node else at))
+            self._segment.emit(Pin(mac, vlan, None if at == self._segment.id else at))

@@ -5,22 +5,11 @@ refused whatever it says.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_address
 
-from controller.packets.addresses import Ip, Key, Mac, NodeId, Vlan
+from controller.packets.addresses import NODE_ID, Ip, Key, Mac, NodeId, StaticBinding
 
 Network = IPv4Network | IPv6Network
-
-
-@dataclass(frozen=True, slots=True)
-class Static:
-    """``ip`` is at ``mac`` at ``node`` (a name or an id), and nowhere else."""
-
-    ip: Ip
-    mac: Mac
-    node: str
-    vlan: Vlan = 0
 
 
 def is_link_local(ip: Ip) -> bool:
@@ -28,7 +17,8 @@ def is_link_local(ip: Ip) -> bool:
 
 
 def is_id(text: str) -> bool:
-    return len(text) == 64 and all(c in "0123456789abcdef" for c in text)
+    """Return whether ``text`` is a node id, and so no name."""
+    return NODE_ID.fullmatch(text) is not None
 
 
 class Prefixes:
@@ -56,7 +46,7 @@ class Policy:
 
     def __init__(
         self,
-        static: Iterable[Static] = (),
+        static: Iterable[StaticBinding] = (),
         allow: Mapping[str, Iterable[Network]] | None = None,
         names: Mapping[str, NodeId] | None = None,
     ) -> None:

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from controller.node.actions import Inject, Pin
-from controller.node.node import Core
 from controller.packets.addresses import Key, Mac, NodeId, Vlan
 from controller.packets.resolution import Neighbour, check, question
 from controller.switch import messages as rpc
+from controller.switch.segment import Segment
 from controller.switch.table import Binding
 
 Done = Callable[[bool, float], object]
@@ -56,8 +56,8 @@ class _Inquiry:
 
 
 class Prober:
-    def __init__(self, core: Core, first_id: int) -> None:
-        self._core = core
+    def __init__(self, segment: Segment, first_id: int) -> None:
+        self._segment = segment
         self._checks: dict[tuple[Key, Mac], _Check] = {}
         self._inquiries: dict[int, _Inquiry] = {}
         self._next_id = first_id
@@ -76,17 +76,19 @@ class Prober:
         check = self._checks.get((key, mac))
         if check is None:
             if len(self._checks) >= MAX_CHECKS:
-                self._core.counters["checks_refused"] += 1
+                self._segment.counters["checks_refused"] += 1
                 return False
             check = self._checks[key, mac] = _Check()
         if len(check.waiters) >= MAX_WAITERS:
-            self._core.counters["checks_refused"] += 1
+            self._segment.counters["checks_refused"] += 1
             return False
         check.waiters.append((now + patience.end, done))
-        self._core.timers.call_at(now + patience.end, lambda t: self._give_up(key, mac, check, t))
+        self._segment.timers.call_at(
+            now + patience.end, lambda t: self._give_up(key, mac, check, t)
+        )
         self._ask(key, mac, check, now)
         for offset in patience.asks[1:]:
-            self._core.timers.call_at(now + offset, lambda t: self._ask(key, mac, check, t))
+            self._segment.timers.call_at(now + offset, lambda t: self._ask(key, mac, check, t))
         return True
 
     def heard(self, key: Key, mac: Mac, now: float) -> None:
@@ -102,23 +104,23 @@ class Prober:
     def ask_all(self, key: Key) -> None:
         """Ask the whole bridge who has ``key``, so that the answer comes to us."""
         if ":" in key[1]:
-            self.inject(question(key, self._core.probe_mac, self._core.probe_ip))
+            self.inject(question(key, self._segment.probe_mac, self._segment.probe_ip))
         else:
-            self.inject(question(key, self._core.probe_mac, None))
+            self.inject(question(key, self._segment.probe_mac, None))
 
     def inject(self, packet: Neighbour) -> None:
         """Send ``packet``, whose source is the probe MAC."""
         if packet.vlan not in self._vlans:
             # Answers come back to the TAP: tincan must know that they go no further.
             self._vlans.add(packet.vlan)
-            self._core.emit(Pin(self._core.probe_mac, packet.vlan, None))
-        self._core.counters["arp_checks_injected"] += 1
-        self._core.emit(Inject(packet))
+            self._segment.emit(Pin(self._segment.probe_mac, packet.vlan, None))
+        self._segment.counters["arp_checks_injected"] += 1
+        self._segment.emit(Inject(packet))
 
     def _ask(self, key: Key, mac: Mac, check_: _Check, now: float) -> None:
         if self._checks.get((key, mac)) is check_ and now >= check_.asked + MIN_INTERVAL_S:
             check_.asked = now
-            self.inject(check(key, mac, self._core.probe_mac, self._core.probe_ip))
+            self.inject(check(key, mac, self._segment.probe_mac, self._segment.probe_ip))
 
     def _give_up(self, key: Key, mac: Mac, check_: _Check, now: float) -> None:
         if self._checks.get((key, mac)) is not check_:
@@ -147,10 +149,10 @@ class Prober:
         ``contender``: the MAC that wants the address; a silent holder then loses it. ``at``: the
         contender's node, if not this one.
         """
-        if binding.node == self._core.node:
+        if binding.node == self._segment.id:
             return self.check(binding.key, binding.mac, now, QUICK, done)
         if len(self._inquiries) >= MAX_CHECKS:
-            self._core.counters["checks_refused"] += 1
+            self._segment.counters["checks_refused"] += 1
             return False
         number = self.new_id()
         self._inquiries[number] = _Inquiry(binding.node, done)
@@ -158,9 +160,9 @@ class Prober:
         message = rpc.Probe(number, ip, binding.mac, vlan, contender, at)
         self._inquire(number, message)
         for offset in REMOTE_ASKS[1:]:
-            self._core.timers.call_at(now + offset, lambda t: self._inquire(number, message))
-        end = now + (REMOTE_END if binding.node in self._core.peers else 0)
-        self._core.timers.call_at(end, lambda t: self._conclude(number, False, t))
+            self._segment.timers.call_at(now + offset, lambda t: self._inquire(number, message))
+        end = now + (REMOTE_END if binding.node in self._segment.peers else 0)
+        self._segment.timers.call_at(end, lambda t: self._conclude(number, False, t))
         return True
 
     def probed(self, peer: NodeId, message: rpc.Probed, now: float) -> None:
@@ -177,7 +179,7 @@ class Prober:
     def _inquire(self, number: int, message: rpc.Probe) -> None:
         inquiry = self._inquiries.get(number)
         if inquiry is not None:
-            self._core.send(inquiry.node, message)
+            self._segment.send(inquiry.node, message)
 
     def _conclude(self, number: int, alive: bool, now: float) -> None:
         inquiry = self._inquiries.pop(number, None)

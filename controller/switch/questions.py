@@ -10,14 +10,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from controller.node.node import Core
-from controller.node.node import entry as entry_of
-from controller.node.timers import Bucket, Buckets
+from controller.node.rates import Bucket, Buckets
 from controller.packets.addresses import Ip, Key, Mac, NodeId
 from controller.packets.resolution import answer
 from controller.switch import messages as rpc
 from controller.switch.claims import CLAIM_S
+from controller.switch.messages import entry_of
 from controller.switch.reading import Question
+from controller.switch.segment import Segment
 from controller.switch.table import Binding
 
 RELAY_AFTER: Final = (1.0, 1.0, 2.0, 4.0, 8.0, 10.0)
@@ -71,8 +71,8 @@ class _Open:
 class Questions:
     """``relayed``: called with every message that goes to all peers and names a local asker."""
 
-    def __init__(self, core: Core, new_id: Callable[[], int]) -> None:
-        self._core = core
+    def __init__(self, segment: Segment, new_id: Callable[[], int]) -> None:
+        self._segment = segment
         self._new_id = new_id
         self._open: OrderedDict[Key, _Open] = OrderedDict()
         self._askers: Buckets[Mac] = Buckets(ASKER_RATE, ASKER_BURST, MAX_RECENT)
@@ -100,27 +100,29 @@ class Questions:
         ``age``: of a prober's claim.
         """
         waiting = self._note(question, now)
-        if not self._core.peers:
-            self._core.counters["arp_suppressed.no_peer"] += 1
+        if not self._segment.peers:
+            self._segment.counters["arp_suppressed.no_peer"] += 1
             return False
         pause = RELAY_AFTER[min(waiting.relays, len(RELAY_AFTER)) - 1] if waiting.relays else 0.0
         told = waiting.message.prober if waiting.message else None
         if question.is_probe and told != question.asker_mac:
             pause = 0.0  # the peers have not heard of this claim yet
         if now < waiting.relayed + 0.9 * pause:
-            self._core.counters["arp_suppressed.repeated"] += 1
+            self._segment.counters["arp_suppressed.repeated"] += 1
             return False
         if not self._may_relay(question, hidden, now):
-            self._core.counters["arp_suppressed.rate"] += 1
+            self._segment.counters["arp_suppressed.rate"] += 1
             return False
         message = self._message(question, hidden, age)
         first = waiting.relays == 0
         waiting.relays += 1
         waiting.relayed = now
         waiting.message = message
-        self._core.counters["arp_requests_relayed"] += 1
-        self._core.send(to, message)
-        self._core.timers.call_at(now + RESEND_S, lambda t: self._resend(question.key, message, to))
+        self._segment.counters["arp_requests_relayed"] += 1
+        self._segment.send(to, message)
+        self._segment.timers.call_at(
+            now + RESEND_S, lambda t: self._resend(question.key, message, to)
+        )
         return first
 
     def _note(self, question: Question, now: float) -> _Open:
@@ -141,7 +143,7 @@ class Questions:
         mac = question.asker_mac
         if hidden:
             return self._known.take(now)
-        owned = self._core.table.of_mac(question.key[0], mac)
+        owned = self._segment.table.of_mac(question.key[0], mac)
         if any(binding.changed + KNOWN_S < now for binding in owned):
             return self._askers.take(mac, now) and self._known.take(now)
         return self._strangers.take(now)
@@ -152,10 +154,10 @@ class Questions:
         if question.asker_ip is None:
             prober = question.asker_mac
         elif not hidden:
-            binding = self._core.table.live((vlan, question.asker_ip))
+            binding = self._segment.table.live((vlan, question.asker_ip))
             if (
                 binding is not None
-                and binding.node == self._core.node
+                and binding.node == self._segment.id
                 and binding.mac == question.asker_mac
             ):
                 asker = entry_of(binding)
@@ -166,20 +168,22 @@ class Questions:
             asker=asker,
             prober=prober,
             age_ms=min(60_000, int(age * 1000)),
-            options=question.options.hex() if len(question.options) <= rpc.MAX_OPTIONS else "",
+            options=question.options.hex()
+            if len(question.options) <= rpc.MAX_OPTIONS_BYTES
+            else "",
         )
 
     def _resend(self, key: Key, message: rpc.ArpRequest, to: NodeId | None) -> None:
         waiting = self._open.get(key)
         if waiting is not None and waiting.message is message:
-            self._core.send(to, message)
+            self._segment.send(to, message)
 
     def peer_up(self, peer: NodeId, now: float) -> None:
         """A new peer may know; what was asked in vain before it came proves nothing."""
         for waiting in self._open.values():
             waiting.relays = 0
             if waiting.message is not None and waiting.asked + ASKER_S > now:
-                self._core.send(peer, waiting.message)
+                self._segment.send(peer, waiting.message)
 
     def answered(self, binding: Binding, now: float) -> None:
         """``binding`` is known now: tell those who wait for it, unless they heard it themselves."""
@@ -187,14 +191,14 @@ class Questions:
         if waiting is None:
             return
         del self._open[binding.key]
-        if binding.node == self._core.node:
+        if binding.node == self._segment.id:
             return
         for mac, asker in waiting.askers.items():
             patience = ASKER_S if asker.ip is not None else CLAIM_S
             if mac == binding.mac or asker.asked + patience <= now:
                 continue
-            if self._core.inject(answer(binding, mac, asker.ip)):
-                self._core.counters["arp_replies_injected"] += 1
+            if self._segment.inject(answer(binding, mac, asker.ip)):
+                self._segment.counters["arp_replies_injected"] += 1
 
     # --- asked elsewhere
 
@@ -202,10 +206,10 @@ class Questions:
         """Return whether to look into a peer's question: not a repeated one, not too many."""
         seen = (peer, message.id)
         if seen in self._recent:
-            self._core.counters["arp_suppressed.duplicate_rpc"] += 1
+            self._segment.counters["arp_suppressed.duplicate_rpc"] += 1
             return False
         if not self._peers.take(peer, now):
-            self._core.counters["arp_suppressed.peer_rate"] += 1
+            self._segment.counters["arp_suppressed.peer_rate"] += 1
             return False
         self._recent[seen] = now
         if len(self._recent) > MAX_RECENT:
@@ -215,7 +219,7 @@ class Questions:
     def may_inject(self, key: Key, now: float) -> bool:
         """Return whether the local bridge may be asked for ``key`` (again)."""
         if now < self._injected.get(key, float("-inf")) + INJECT_AFTER_S:
-            self._core.counters["arp_suppressed.just_asked"] += 1
+            self._segment.counters["arp_suppressed.just_asked"] += 1
             return False
         self._injected.pop(key, None)
         self._injected[key] = now

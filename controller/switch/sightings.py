@@ -19,9 +19,8 @@ from functools import partial
 from typing import Final
 
 from controller.node.actions import Report
-from controller.node.node import Core, name
-from controller.node.timers import Bucket, Buckets
-from controller.packets.addresses import Ip, Key, Mac, NodeId, Vlan
+from controller.node.rates import Bucket, Buckets
+from controller.packets.addresses import Ip, Key, Mac, NodeId, Vlan, describe_key
 from controller.packets.resolution import announcement
 from controller.switch.claims import Claims
 from controller.switch.conflicts import CONFLICT_S, Conflict, Duplicates
@@ -31,6 +30,7 @@ from controller.switch.policy import Policy
 from controller.switch.prober import PATIENT, QUICK, Patience, Prober
 from controller.switch.questions import Questions
 from controller.switch.reading import Sighting
+from controller.switch.segment import Segment
 from controller.switch.sync import Sync
 from controller.switch.table import CHANGES, Binding, Change, Origin, Outcome
 
@@ -67,7 +67,7 @@ def _is_move(old: Binding, new: Binding, now: float) -> bool:
 class Ownership:
     def __init__(
         self,
-        core: Core,
+        segment: Segment,
         *,
         policy: Policy,
         gateways: Gateways,
@@ -77,8 +77,8 @@ class Ownership:
         duplicates: Duplicates,
         sync: Sync,
     ) -> None:
-        self._core = core
-        self._table = core.table
+        self._segment = segment
+        self._table = segment.table
         self._policy = policy
         self._gateways = gateways
         self._prober = prober
@@ -90,7 +90,7 @@ class Ownership:
         self._learning = Bucket(LEARN_RATE, LEARN_BURST)
         self._mac_claims: Buckets[tuple[Vlan, Mac]] = Buckets(MAC_CLAIM_RATE, 1, 4096)
         self.refusals: dict[tuple[NodeId, str], tuple[int, float]] = {}
-        self._pins = Pins(core, gateways)
+        self._pins = Pins(segment, gateways)
 
     # --- seen here
 
@@ -98,24 +98,24 @@ class Ownership:
         """A container here was heard with an address; return what became of it, or None when it
         was refused or must be looked into first."""
         key, mac = seen.key, seen.mac
-        if mac == self._core.probe_mac:
+        if mac == self._segment.probe_mac:
             return None
         self._prober.heard(key, mac, now)
-        refusal = self.refusal(self._core.node, key, mac)
+        refusal = self.refusal(self._segment.id, key, mac)
         if refusal:
             if refusal != "gateway_itself":
-                self.refuse(self._core.node, key, mac, refusal, now)
+                self.refuse(self._segment.id, key, mac, refusal, now)
             return None
         holder = self._table.live(key)
-        if self._core.is_ours(holder) and holder is not None and holder.mac == mac:
+        if self._segment.is_ours(holder) and holder is not None and holder.mac == mac:
             origin = holder.origin
             return self.changed(
                 self._table.learn(key, mac, now, router=seen.router, origin=origin), now
             )
-        if holder is None or not self._core.reachable(holder):
+        if holder is None or not self._segment.reachable(holder):
             return self._take(key, mac, seen.router, now)
         if not seen.override and holder.mac != mac:
-            self._core.counters["sightings_ignored.no_override"] += 1
+            self._segment.counters["sightings_ignored.no_override"] += 1
             return None
         self._contest(key, mac, seen.router, holder, now)
         return None
@@ -125,7 +125,7 @@ class Ownership:
 
         Bridge addresses are nobody's to claim: not the shared ones, nor this host's own.
         """
-        ip, gateways, here = key[1], self._gateways, node == self._core.node
+        ip, gateways, here = key[1], self._gateways, node == self._segment.id
         if mac in gateways.macs or ip in gateways.ips:
             return "gateway_itself" if here and mac in gateways.own_macs else "gateway"
         if (ip in gateways.own_ips or mac in gateways.own_macs) and not (
@@ -135,32 +135,34 @@ class Ownership:
         return self._policy.refusal(node, key, mac)
 
     def refuse(self, node: NodeId, key: Key, mac: Mac, reason: str, now: float) -> None:
-        self._core.counters[f"claims_refused.{reason}"] += 1
+        self._segment.counters[f"claims_refused.{reason}"] += 1
         count, _ = self.refusals.pop((node, reason), (0, now))
         self.refusals[node, reason] = (count + 1, now)
         if len(self.refusals) > MAX_REFUSALS:
             del self.refusals[next(iter(self.refusals))]
-        self._core.report(
+        self._segment.report(
             f"refused {node} {key}",
-            f"refused {name(key)} at {mac} on {self._core.called(node)}: {reason}",
+            f"refused {describe_key(key)} at {mac} on {self._segment.display_name(node)}: {reason}",
             now,
         )
 
     def _take(self, key: Key, mac: Mac, router: bool | None, now: float) -> Change | None:
         last = self._table.get(key)
-        back = last is not None and (last.mac, last.node) == (mac, self._core.node)
+        back = last is not None and (last.mac, last.node) == (mac, self._segment.id)
         if not back and self._duplicates.is_frozen(key, now):
             self._duplicates.tried(key, now)
-            self._core.counters["moves_refused.frozen"] += 1
+            self._segment.counters["moves_refused.frozen"] += 1
             return None
         if not self._learning.take(now):
-            self._core.counters["learning_refused.rate"] += 1
+            self._segment.counters["learning_refused.rate"] += 1
             return None
         change = self._table.learn(key, mac, now, router=router)
         if change.outcome is Outcome.FULL:
-            self._core.counters["learning_refused.full"] += 1
-            self._core.report(
-                f"full {self._core.node} {mac}", f"no room for {name(key)} at {mac} here", now
+            self._segment.counters["learning_refused.full"] += 1
+            self._segment.report(
+                f"full {self._segment.id} {mac}",
+                f"no room for {describe_key(key)} at {mac} here",
+                now,
             )
             return None
         if router is None and ":" in key[1] and change.new is not None:
@@ -174,22 +176,22 @@ class Ownership:
     def _contest(
         self, key: Key, mac: Mac, router: bool | None, holder: Binding, now: float
     ) -> None:
-        node = self._core.node
+        node = self._segment.id
         if key in self._contests:
             return
         if self._duplicates.is_settled(key, mac, node, now):
-            self._core.counters["conflicts_suppressed"] += 1
+            self._segment.counters["conflicts_suppressed"] += 1
             self._defend(holder, now)
             return
         if self._duplicates.is_frozen(key, now):
             self._duplicates.tried(key, now)
-            self._core.counters["moves_refused.frozen"] += 1
+            self._segment.counters["moves_refused.frozen"] += 1
             return
         if len(self._contests) >= MAX_CONTESTS:
-            self._core.counters["contests_refused"] += 1
+            self._segment.counters["contests_refused"] += 1
             return
         contest = self._contests[key] = _Contest(mac, router, holder)
-        self._core.counters["contests"] += 1
+        self._segment.counters["contests"] += 1
         started = self._prober.inquire(
             holder, mac, now, lambda alive, t: self._decided(key, contest, alive, t)
         )
@@ -205,7 +207,7 @@ class Ownership:
         ):
             return  # the address has moved on meanwhile; the next sighting contests that
         if alive and holder is not None:
-            self.duplicate(holder, contest.mac, self._core.node, now)
+            self.duplicate(holder, contest.mac, self._segment.id, now)
             self._defend(holder, now)
             return
         self._duplicates.resolve(key)
@@ -216,13 +218,13 @@ class Ownership:
         conflict = self._duplicates.found(holder.key, (holder.mac, holder.node), (mac, node), now)
         if conflict is None:
             return
-        self._core.counters["conflicts"] += 1
+        self._segment.counters["conflicts"] += 1
         self._watch(conflict, now)
-        called = self._core.called
-        self._core.report(
+        called = self._segment.display_name
+        self._segment.report(
             f"conflict {holder.key} {mac} {node}",
-            f"duplicate address {name(holder.key)}: {holder.mac} at {called(holder.node)} has it "
-            f"and keeps it; {mac} at {called(node)} uses it, too",
+            f"duplicate address {describe_key(holder.key)}: {holder.mac} at {called(holder.node)} "
+            f"has it and keeps it; {mac} at {called(node)} uses it, too",
             now,
         )
 
@@ -231,22 +233,22 @@ class Ownership:
         if self._duplicates.get(conflict.key) is not conflict:
             return
         if now < conflict.seen + CONFLICT_S:
-            self._core.timers.call_at(conflict.seen + CONFLICT_S, partial(self._watch, conflict))
+            self._segment.timers.call_at(conflict.seen + CONFLICT_S, partial(self._watch, conflict))
             return
         self._duplicates.resolve(conflict.key)
-        text = f"{conflict.contender_mac} has given up {name(conflict.key)}"
-        self._core.emit(Report("INFO", text))
+        text = f"{conflict.contender_mac} has given up {describe_key(conflict.key)}"
+        self._segment.emit(Report("INFO", text))
 
     def _defend(self, holder: Binding, now: float) -> None:
         """Repair the caches here that the contender has just changed. A local holder's reply
         would not pass us, and it defends itself."""
-        if holder.node != self._core.node and self._duplicates.may_defend(holder.key, now):
-            self._core.counters["defences"] += 1
+        if holder.node != self._segment.id and self._duplicates.may_defend(holder.key, now):
+            self._segment.counters["defences"] += 1
             self._announce_here(holder)
 
     def _announce_here(self, binding: Binding) -> None:
-        if self._core.inject(announcement(binding)):
-            self._core.counters["announcements_injected"] += 1
+        if self._segment.inject(announcement(binding)):
+            self._segment.counters["announcements_injected"] += 1
 
     # --- what changed
 
@@ -259,35 +261,36 @@ class Ownership:
         self._pins.changed(old, new)
         moved = new.alive and old is not None and (old.mac, old.node) != (new.mac, new.node)
         if moved and old is not None and _is_move(old, new, now):
-            self._core.counters["moves"] += 1
+            self._segment.counters["moves"] += 1
             if self._duplicates.moved(key, now):
-                self._core.counters["freezes"] += 1
-                self._core.report(
+                self._segment.counters["freezes"] += 1
+                self._segment.report(
                     f"frozen {key}",
-                    f"{name(key)} moved five times within three minutes, now {new.mac} at "
-                    f"{self._core.called(new.node)}: frozen there until it is quiet or cleared",
+                    f"{describe_key(key)} moved five times within three minutes, now {new.mac} at "
+                    f"{self._segment.display_name(new.node)}: frozen there until it is quiet "
+                    "or cleared",
                     now,
                 )
         if new.alive:
             self._claims.close(key)
-            if moved and new.node != self._core.node and old is not None:
-                if old.alive and old.node == self._core.node:
+            if moved and new.node != self._segment.id and old is not None:
+                if old.alive and old.node == self._segment.id:
                     self._lost(old, new, now)
-                elif old.mac != new.mac or old.node == self._core.node:
+                elif old.mac != new.mac or old.node == self._segment.id:
                     self._announce_here(new)
             self._questions.answered(new, now)
             if moved or change.outcome is Outcome.NEW:
                 self.follow(new, now)
         elif old is not None and old.alive:
             self._succeed(key, now)
-        if new.node == self._core.node:
+        if new.node == self._segment.id:
             self._sync.tell(None, key)
         return change
 
     def _succeed(self, key: Key, now: float) -> None:
         """The holder of ``key`` is gone: a contender here that is still there gets it."""
         conflict = self._duplicates.resolve(key)
-        if conflict is not None and conflict.contender_node == self._core.node:
+        if conflict is not None and conflict.contender_node == self._segment.id:
             self._prober.check(key, conflict.contender_mac, now, QUICK, lambda alive, t: None)
 
     def _lost(self, old: Binding, new: Binding, now: float) -> None:
@@ -310,9 +313,9 @@ class Ownership:
         """A MAC is one container: where one of its addresses is, the others should be."""
         elsewhere = [b for b in self._table.of_mac(new.vlan, new.mac) if b.node != new.node]
         for binding in elsewhere[:MAX_FOLLOWED]:
-            if new.node == self._core.node:
+            if new.node == self._segment.id:
                 self._verify(binding, now)
-            elif binding.node == self._core.node and binding.origin is Origin.LEARNED:
+            elif binding.node == self._segment.id and binding.origin is Origin.LEARNED:
                 self._check_out(binding, now)
 
     def _check_out(self, binding: Binding, now: float) -> None:
@@ -331,7 +334,7 @@ class Ownership:
     def host(self, addresses: Iterable[tuple[Ip, Mac]], now: float) -> None:
         """The bridge's own addresses: ours, as long as no other bridge has them, too."""
         for ip, mac in addresses:
-            if not self.refusal(self._core.node, (0, ip), mac):
+            if not self.refusal(self._segment.id, (0, ip), mac):
                 change = self._table.learn((0, ip), mac, now, origin=Origin.BRIDGE)
                 self.changed(change, now)
 
@@ -340,14 +343,14 @@ class Ownership:
     def withdraw(self, key: Key, mac: Mac, now: float) -> None:
         """Our container with ``mac`` does not have ``key`` any more."""
         binding = self._table.live(key)
-        if binding is not None and self._core.is_ours(binding) and binding.mac == mac:
-            self._core.counters["withdrawals"] += 1
+        if binding is not None and self._segment.is_ours(binding) and binding.mac == mac:
+            self._segment.counters["withdrawals"] += 1
             self.changed(self._table.withdraw(key, now), now)
 
     def withdraw_mac(self, vlan: Vlan, mac: Mac, now: float) -> None:
         """The container with ``mac`` is not here any more."""
         for binding in self._table.of_mac(vlan, mac):
-            if binding.node == self._core.node and binding.origin is Origin.LEARNED:
+            if binding.node == self._segment.id and binding.origin is Origin.LEARNED:
                 self.withdraw(binding.key, mac, now)
 
     def gone_quiet(self, binding: Binding, now: float) -> None:
@@ -362,10 +365,10 @@ class Ownership:
     def mac_claimed(self, mac: Mac, vlan: Vlan, peer: NodeId | None, now: float) -> None:
         """A frame came from ``peer`` (None: from the bridge here) with the source MAC of a
         container elsewhere. The link layer drops such frames while the pin stands."""
-        self._core.counters["macs_claimed"] += 1
+        self._segment.counters["macs_claimed"] += 1
         if not self._mac_claims.take((vlan, mac), now):
             return
-        node = peer or self._core.node
+        node = peer or self._segment.id
         elsewhere = [b for b in self._table.of_mac(vlan, mac) if b.node != node]
         if peer is None:
             for binding in elsewhere[:MAX_FOLLOWED]:
@@ -384,7 +387,7 @@ class Ownership:
     def _mac_decided(self, holder: Binding, peer: NodeId, alive: bool, now: float) -> None:
         if alive:
             self.duplicate(holder, holder.mac, peer, now)
-        elif holder.node == self._core.node and holder.origin is Origin.LEARNED:
+        elif holder.node == self._segment.id and holder.origin is Origin.LEARNED:
             self.withdraw_mac(holder.vlan, holder.mac, now)
 
     # --- forgetting
@@ -406,5 +409,5 @@ class Ownership:
         for key in self._duplicates.keys_of(ip):
             conflict = self._duplicates.get(key)
             self._duplicates.clear(key)
-            if conflict is not None and conflict.contender_node == self._core.node:
+            if conflict is not None and conflict.contender_node == self._segment.id:
                 self._prober.check(key, conflict.contender_mac, now, QUICK, lambda alive, t: None)

@@ -2,16 +2,16 @@
 
 from typing import Any
 
-from controller.node.node import Core
 from controller.packets.addresses import NodeId
 from controller.switch.conflicts import Duplicates
 from controller.switch.gateways import Gateways
 from controller.switch.policy import Policy
+from controller.switch.segment import Segment
 from controller.switch.table import Binding, Origin
 
 
 def take(
-    core: Core,
+    segment: Segment,
     policy: Policy,
     gateways: Gateways,
     duplicates: Duplicates,
@@ -27,14 +27,14 @@ def take(
     contested = {conflict.key for conflict in duplicates}
 
     def at(node: NodeId) -> str:
-        return "local" if node == core.node else node
+        return "local" if node == segment.id else node
 
     def state(binding: Binding) -> str:
         if binding.key in contested:
             return "conflict"
         if binding.key in frozen:
             return "frozen"
-        if not core.reachable(binding):
+        if not segment.reachable(binding):
             return "unreachable"
         if policy.is_static(binding.key):
             return "static"
@@ -42,7 +42,7 @@ def take(
 
     def age(binding: Binding) -> float:
         # A remote owner's node vouches for it all the time while it is connected.
-        remote = binding.node in core.peers
+        remote = binding.node in segment.peers
         return 0.0 if remote else round(max(0.0, now - binding.confirmed), 1)
 
     return {
@@ -56,7 +56,7 @@ def take(
                 "age_s": age(b),
                 "since_s": round(max(0.0, now - b.changed), 1),
             }
-            for b in core.table
+            for b in segment.table
         ],
         "conflicts": [
             {
@@ -83,7 +83,7 @@ def take(
                     "this host cannot reach containers on other hosts while its bridge address is "
                     "another host's, too: give the bridges different addresses and MACs"
                 ]
-                if core.counters["host_packets_refused"] and gateways.own_macs & gateways.macs
+                if segment.counters["host_packets_refused"] and gateways.own_macs & gateways.macs
                 else []
             ),
         ],

@@ -13,8 +13,8 @@ from dataclasses import replace
 from typing import Any, Final
 
 from controller.node.actions import Action
-from controller.node.node import Core, entry
-from controller.node.timers import Bucket, Buckets
+from controller.node.messages import PeerMessage
+from controller.node.rates import Bucket, Buckets
 from controller.packets.addresses import NO_IP6, Ip, Key, Mac, NodeId, Vlan
 from controller.packets.packets import (
     Arp,
@@ -26,18 +26,20 @@ from controller.packets.packets import (
     NeighbourSolicitation,
     RouterMessage,
 )
-from controller.packets.resolution import answer, question
+from controller.packets.resolution import Holder, answer, question
 from controller.switch import messages as rpc
 from controller.switch.claims import Claimed, Claims
 from controller.switch.conflicts import Duplicates
 from controller.switch.gateway_host import Echoes
 from controller.switch.gateways import LINGER_S, Gateways
 from controller.switch.leases import Leases
+from controller.switch.messages import entry_of
 from controller.switch.peer_claims import Hearsay
 from controller.switch.policy import Policy
 from controller.switch.prober import Prober
 from controller.switch.questions import Questions
 from controller.switch.reading import Question, Reading, Sighting, Verdict, decide, read
+from controller.switch.segment import Segment
 from controller.switch.sightings import Ownership
 from controller.switch.snapshot import take
 from controller.switch.sync import Sync
@@ -73,16 +75,16 @@ class Switch:
         self.counters = counters
         self.policy = policy or Policy()
         self.policy.pin(name, node)
-        self._core = core = Core(node, counters)
-        self._table = core.table
-        self._gateways = Gateways(core, self.policy)
-        self._prober = Prober(core, first_id)
-        self._questions = Questions(core, self._prober.new_id)
+        self._segment = segment = Segment(node, counters)
+        self._table = segment.table
+        self._gateways = Gateways(segment, self.policy)
+        self._prober = Prober(segment, first_id)
+        self._questions = Questions(segment, self._prober.new_id)
         self._claims = Claims(node)
         self._duplicates = Duplicates()
-        self._sync = Sync(core, self._gateways.message)
+        self._sync = Sync(segment, self._gateways.message)
         self._ownership = Ownership(
-            core,
+            segment,
             policy=self.policy,
             gateways=self._gateways,
             prober=self._prober,
@@ -91,18 +93,23 @@ class Switch:
             duplicates=self._duplicates,
             sync=self._sync,
         )
-        self._hearsay = Hearsay(core, self._ownership, self._prober, self._sync)
-        self._echoes = Echoes(core, self._gateways, self._prober)
-        self._leases = Leases(core, self._prober, self._claims)
+        self._hearsay = Hearsay(segment, self._ownership, self._prober, self._sync)
+        self._echoes = Echoes(segment, self._gateways, self._prober)
+        self._leases = Leases(segment, self._prober, self._claims)
         self._rpcs: Buckets[NodeId] = Buckets(RPC_RATE, RPC_BURST, 4096)
         self._strays = Bucket(STRAY_RATE, STRAY_BURST)
         self._away: dict[NodeId, float] = {}
         self._started = False
 
     @property
+    def messages(self) -> tuple[type[PeerMessage], ...]:
+        """The types of message that switch mode takes from peers."""
+        return rpc.SWITCH_MESSAGES
+
+    @property
     def probe_mac(self) -> Mac:
-        """The sender of this node's own frames on its bridge, see ``Core``."""
-        return self._core.probe_mac
+        """The sender of this node's own frames on its bridge, see ``Segment``."""
+        return self._segment.probe_mac
 
     # --- frames
 
@@ -114,7 +121,7 @@ class Switch:
             self._echoes.refused(packet, now)
         elif isinstance(packet, LeaseRequest):
             self._leases.requested(packet, now)
-        elif isinstance(packet, NeighbourSolicitation) and packet.target == self._core.probe_ip:
+        elif isinstance(packet, NeighbourSolicitation) and packet.target == self._segment.probe_ip:
             self._answer_for_prober(packet)
         else:
             self._captured(packet, read(packet), now)
@@ -129,13 +136,13 @@ class Switch:
         if reading.refused:
             self.counters[f"frames_dropped.{reading.refused}"] += 1
             if reading.refused == "contradicts_source":
-                self._core.report(
+                self._segment.report(
                     f"spoofed {packet.eth_src}",
                     f"{packet.eth_src} sends ARP or ND in the name of another MAC: ignored",
                     now,
                 )
             return
-        if packet.eth_src == self._core.probe_mac:
+        if packet.eth_src == self._segment.probe_mac:
             return
         if reading.sighting is not None:
             change = self._ownership.sighted(reading.sighting, now)
@@ -148,12 +155,12 @@ class Switch:
         self, seen: Sighting, outcome: Outcome, binding: Binding | None, now: float
     ) -> None:
         """A reply that was heard here belongs to whoever asked elsewhere."""
-        nobody = (None, self._core.probe_mac, *self._gateways.own_macs)
+        nobody = (None, self._segment.probe_mac, *self._gateways.own_macs)
         if binding is None or seen.reply_to in nobody or seen.reply_to is None:
             return
         if outcome is not Outcome.SAME:
             self.counters["arp_replies_relayed"] += 1
-            self._core.send(None, rpc.ArpReply(entry(binding)))
+            self._segment.send(None, rpc.ArpReply(entry_of(binding)))
             self._sync.told(seen.key, now)
             return
         askers = self._table.of_mac(seen.key[0], seen.reply_to)
@@ -163,11 +170,11 @@ class Switch:
             self.counters["arp_suppressed.rate"] += 1
             return
         self.counters["arp_replies_relayed"] += 1
-        self._core.send(askers[0].node if askers else None, rpc.ArpReply(entry(binding)))
+        self._segment.send(askers[0].node if askers else None, rpc.ArpReply(entry_of(binding)))
 
     def _answer_for_prober(self, packet: NeighbourSolicitation) -> None:
         """A container checks on the sender of our checks (RFC 4861 section 7.3.3)."""
-        probe = Binding((packet.vlan, self._core.probe_ip), self._core.probe_mac, self.node, 0, 0.0)
+        probe = Holder((packet.vlan, self._segment.probe_ip), self._segment.probe_mac)
         asker_ip = None if packet.src_ip == NO_IP6 else packet.src_ip
         self._prober.inject(answer(probe, packet.eth_src, asker_ip))
 
@@ -180,7 +187,7 @@ class Switch:
             node=self.node,
             unicast=unicast,
             gateway=key[1] in self._gateways.ips,
-            reachable=binding is not None and self._core.reachable(binding),
+            reachable=binding is not None and self._segment.reachable(binding),
         )
         if (
             asked.asker_mac in self._gateways.macs
@@ -188,7 +195,7 @@ class Switch:
         ):
             self.counters["arp_suppressed.foreign_gateway"] += 1
         elif verdict is Verdict.ANSWER and binding is not None:
-            if self._core.inject(answer(binding, asked.asker_mac, asked.asker_ip)):
+            if self._segment.inject(answer(binding, asked.asker_mac, asked.asker_ip)):
                 self.counters["arp_answered_locally"] += 1
             else:
                 self._ownership.follow(binding, now)
@@ -199,7 +206,7 @@ class Switch:
         else:
             self.counters[f"arp_suppressed.{reason}"] += 1
             if verdict is Verdict.CHECK:
-                if not self._core.is_ours(binding):
+                if not self._segment.is_ours(binding):
                     self._questions.wait(asked, now)
             elif asked.is_probe and reason == "own_address":
                 self._claims.open_here(key, asked.asker_mac, now)
@@ -241,19 +248,19 @@ class Switch:
         self, key: Key, claimer: Mac, node: NodeId, probers: list[Mac], now: float
     ) -> None:
         """Containers here must leave ``key``: a container elsewhere claimed it first."""
-        rival = Binding(key, claimer, node, 0, now)
+        rival = Holder(key, claimer)
         for prober in probers:
             if prober != claimer:
                 self.counters["claims_defended"] += 1
-                self._core.inject(answer(rival, prober, None))
+                self._segment.inject(answer(rival, prober, None))
 
     # --- messages
 
-    def received(self, peer: NodeId, message: rpc.Message, now: float) -> list[Action]:
+    def received(self, peer: NodeId, message: PeerMessage, now: float) -> list[Action]:
         """A message of a peer that is authenticated by its link."""
         if peer in self.policy.refused:
             self.counters["rpc_dropped.refused_peer"] += 1
-        elif peer not in self._core.peers:
+        elif peer not in self._segment.peers:
             self.counters["rpc_dropped.not_connected"] += 1
         elif not self._rpcs.take(peer, now):
             self.counters["rpc_dropped.rate"] += 1
@@ -261,7 +268,7 @@ class Switch:
             self._received(peer, message, now)
         return self._finish(now)
 
-    def _received(self, peer: NodeId, message: rpc.Message, now: float) -> None:
+    def _received(self, peer: NodeId, message: PeerMessage, now: float) -> None:
         match message:
             case rpc.ArpRequest():
                 self._requested(peer, message, now)
@@ -301,7 +308,7 @@ class Switch:
 
     def _answered(self, owner: rpc.Entry, peer: NodeId, now: float) -> None:
         """A reply that brought no news still answers those who asked the owner by unicast."""
-        binding = self._table.live(rpc.key(owner))
+        binding = self._table.live(rpc.key_of(owner))
         if binding is not None and binding.node == peer:
             self._questions.answered(binding, now)
 
@@ -320,7 +327,7 @@ class Switch:
             return
         if not fresh:
             return
-        if owner is not None and self._core.reachable(owner) and owner.node != peer:
+        if owner is not None and self._segment.reachable(owner) and owner.node != peer:
             self.counters["arp_suppressed.elsewhere"] += 1
             return
         if request.prober is not None and not self._concede(peer, key, request, now):
@@ -329,14 +336,14 @@ class Switch:
             return
         self.counters["arp_requests_injected"] += 1
         if request.prober is not None and self._speaks_for(peer, request.vlan, request.prober):
-            self._core.inject(question(key, request.prober, None))
+            self._segment.inject(question(key, request.prober, None))
         elif (
             request.asker is not None
-            and (asker := self._table.live(rpc.key(request.asker))) is not None
+            and (asker := self._table.live(rpc.key_of(request.asker))) is not None
             and (asker.mac, asker.node) == (request.asker.mac, peer)
             and self._speaks_for(peer, request.vlan, asker.mac)
         ):
-            self._core.inject(question(key, asker.mac, asker.ip))
+            self._segment.inject(question(key, asker.mac, asker.ip))
         else:
             self._ask_bridge(key, now)
 
@@ -354,7 +361,7 @@ class Switch:
         mine = self._claims.get(key, now)
         result = self._claims.open_there(peer, key, prober, request.age_ms / 1000, now)
         if result is Claimed.OURS and mine is not None:
-            self._core.send(peer, rpc.Claim(key[1], mine.mac, key[0]))
+            self._segment.send(peer, rpc.Claim(key[1], mine.mac, key[0]))
         elif result is Claimed.LOST and mine is not None:
             self._tell_claimed(key, prober, peer, mine.macs, now)
         return result is Claimed.FREE
@@ -369,7 +376,7 @@ class Switch:
             binding = self._table.live(owner.key)
             if alive and binding is not None and binding.node == self.node:
                 self.counters["arp_replies_relayed"] += 1
-                self._core.send(peer, rpc.ArpReply(entry(binding)))
+                self._segment.send(peer, rpc.ArpReply(entry_of(binding)))
             elif not alive:
                 self._ownership.withdraw(owner.key, owner.mac, t)
 
@@ -388,14 +395,14 @@ class Switch:
         )
         if isinstance(asked, NeighbourSolicitation):
             self.counters["arp_requests_injected"] += 1
-            self._core.inject(replace(asked, eth_dst=owner.mac))
+            self._segment.inject(replace(asked, eth_dst=owner.mac))
 
     # --- links
 
     def peer_up(self, peer: NodeId, now: float) -> list[Action]:
         """A link to ``peer`` is up: it carries messages from now on."""
         if peer != self.node and peer not in self.policy.refused:
-            self._core.peers[peer] = now
+            self._segment.peers[peer] = now
             self._away.pop(peer, None)
             self._sync.peer_up(peer, now)
             self._questions.peer_up(peer, now)
@@ -407,16 +414,16 @@ class Switch:
         return self._finish(now)
 
     def _disconnect(self, peer: NodeId, now: float) -> None:
-        if self._core.peers.pop(peer, None) is not None:
+        if self._segment.peers.pop(peer, None) is not None:
             self._sync.peer_down(peer)
             self._prober.peer_down(peer, now)
             self._away[peer] = now
-            self._core.timers.call_at(now + LINGER_S, lambda t: self._peer_lost(peer, now, t))
+            self._segment.timers.call_at(now + LINGER_S, lambda t: self._peer_lost(peer, now, t))
 
     def _peer_lost(self, peer: NodeId, since: float, now: float) -> None:
         if self._away.get(peer) == since:
             del self._away[peer]
-            self._core.names.pop(peer, None)
+            self._segment.names.pop(peer, None)
             self._ownership.forget_node(peer)
             if self._gateways.forget(peer):
                 self._gateways_changed(now)
@@ -425,7 +432,7 @@ class Switch:
         """``peer`` calls itself ``name``; if the config means another by that, it is refused."""
         if not self.policy.pin(name, peer):
             self.counters["peers_refused.name_taken"] += 1
-            self._core.report(
+            self._segment.report(
                 f"name {name} {peer}",
                 f"node {peer[:8]} calls itself {name!r}, which is pinned to node "
                 f"{self.policy.names[name][:8]}: refused",
@@ -433,7 +440,7 @@ class Switch:
             )
             self._disconnect(peer, now)
         else:
-            self._core.names[peer] = name
+            self._segment.names[peer] = name
         for binding in self._table.of_node(peer):
             if self._ownership.refusal(peer, binding.key, binding.mac):
                 self._ownership.forget(binding.key)
@@ -450,7 +457,7 @@ class Switch:
         if self._gateways.own != before:
             for ip, mac in before - self._gateways.own:
                 self._ownership.withdraw((0, ip), mac, now)
-            self._core.send(None, self._gateways.message())
+            self._segment.send(None, self._gateways.message())
             changed = True
         if changed:
             self._gateways_changed(now)
@@ -478,11 +485,11 @@ class Switch:
     @property
     def deadline(self) -> float:
         """When ``tick`` has something to do."""
-        return min(self._core.timers.deadline, self._table.deadline)
+        return min(self._segment.timers.deadline, self._table.deadline)
 
     def tick(self, now: float) -> list[Action]:
         """Do what is due."""
-        self._core.timers.run(now)
+        self._segment.timers.run(now)
         for binding in self._table.due(now):
             self._ownership.gone_quiet(binding, now)
         return self._finish(now)
@@ -492,14 +499,14 @@ class Switch:
             self._started = True
             self._sync.start(now)
         self._sync.flush(now)
-        return self._core.drain()
+        return self._segment.drain()
 
     # --- the operator
 
     def clear(self, ip: Ip, now: float) -> list[Action]:
         """Look at ``ip`` afresh, here and at every peer: conflicts, freezes, doubts."""
         self._clear(ip, now)
-        self._core.send(None, rpc.Clear(ip))
+        self._segment.send(None, rpc.Clear(ip))
         return self._finish(now)
 
     def _clear(self, ip: Ip, now: float) -> None:
@@ -508,4 +515,4 @@ class Switch:
     def snapshot(self, now: float) -> dict[str, Any]:
         """Return what is known, as plain containers; ``at`` is ``local`` or a node id."""
         refusals = self._ownership.refusals
-        return take(self._core, self.policy, self._gateways, self._duplicates, refusals, now)
+        return take(self._segment, self.policy, self._gateways, self._duplicates, refusals, now)

@@ -10,10 +10,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from controller.node.node import Core, entry, gone
-from controller.node.timers import Buckets
+from controller.node.rates import Buckets
 from controller.packets.addresses import Key, NodeId
 from controller.switch import messages as rpc
+from controller.switch.messages import entry_of, gone_of
+from controller.switch.segment import Segment
 from controller.switch.table import BUCKETS
 
 PACE_S: Final = 0.05
@@ -44,8 +45,8 @@ class Sync:
     """``greeting``: what a peer must know besides; it goes with the checksums that are not
     caused by a change."""
 
-    def __init__(self, core: Core, greeting: Callable[[], rpc.Message]) -> None:
-        self._core = core
+    def __init__(self, segment: Segment, greeting: Callable[[], rpc.SwitchMessage]) -> None:
+        self._segment = segment
         self._greeting = greeting
         self._queues: dict[NodeId | None, dict[Key, None]] = {}
         self._after: dict[NodeId | None, float] = {}
@@ -60,7 +61,7 @@ class Sync:
 
     def tell(self, peer: NodeId | None, key: Key) -> None:
         """Have what is known about ``key`` told to ``peer``, or to all, by the next ``flush``."""
-        if peer in self._core.peers or (peer is None and self._core.peers):
+        if peer in self._segment.peers or (peer is None and self._segment.peers):
             self._queues.setdefault(peer, {})[key] = None
 
     def told(self, key: Key, now: float) -> None:
@@ -81,7 +82,7 @@ class Sync:
                 del self._queues[peer]
             elif self._woken.get(peer) != after:
                 self._woken[peer] = after
-                self._core.timers.call_at(after, self.flush)
+                self._segment.timers.call_at(after, self.flush)
             self._follow_up(now)
 
     def _send_some(self, peer: NodeId | None, queue: dict[Key, None]) -> None:
@@ -90,33 +91,33 @@ class Sync:
         while queue and len(announced) + len(withdrawn) < rpc.MAX_ENTRIES:
             key = next(iter(queue))
             del queue[key]
-            binding = self._core.table.get(key)
-            if binding is None or binding.node != self._core.node:
+            binding = self._segment.table.get(key)
+            if binding is None or binding.node != self._segment.id:
                 continue
             if binding.alive:
-                announced.append(entry(binding))
+                announced.append(entry_of(binding))
             else:
-                withdrawn.append(gone(binding))
+                withdrawn.append(gone_of(binding))
         if announced:
-            self._core.send(peer, rpc.Announce(announced))
+            self._segment.send(peer, rpc.Announce(announced))
         if withdrawn:
-            self._core.send(peer, rpc.Withdraw(withdrawn))
+            self._segment.send(peer, rpc.Withdraw(withdrawn))
 
     # --- what is ours is compared
 
     def start(self, now: float) -> None:
         """Begin the periodic comparison."""
-        self._core.timers.call_at(now + COMPARE_S, self._periodic)
+        self._segment.timers.call_at(now + COMPARE_S, self._periodic)
 
     def peer_up(self, peer: NodeId, now: float) -> None:
         """Greet ``peer`` now, and once more in case that gets lost."""
         self._repairs.pop(peer, None)
         self._meet(peer, now)
-        self._core.timers.call_at(now + DIGEST_AFTER_S, lambda t: self._meet(peer, t))
+        self._segment.timers.call_at(now + DIGEST_AFTER_S, lambda t: self._meet(peer, t))
 
     def _meet(self, peer: NodeId, now: float) -> None:
         self._greet(peer)
-        if peer in self._core.peers and not self._core.table.count(peer):
+        if peer in self._segment.peers and not self._segment.table.count(peer):
             # We may have restarted, and the link not: then the peer sees no reason to say anything.
             self._ask(peer, self._repairs.setdefault(peer, _Repair()), now)
 
@@ -127,35 +128,35 @@ class Sync:
         self._repairs.pop(peer, None)
 
     def _greet(self, peer: NodeId | None) -> None:
-        self._core.send(peer, self._greeting())
-        self._core.send(peer, self._digest())
+        self._segment.send(peer, self._greeting())
+        self._segment.send(peer, self._digest())
 
     def _digest(self) -> rpc.Digest:
-        return rpc.Digest(self._core.table.checksum(self._core.node))
+        return rpc.Digest(self._segment.table.checksum(self._segment.id))
 
     def _periodic(self, now: float) -> None:
         self._greet(None)
-        self._core.timers.call_at(now + COMPARE_S, self._periodic)
+        self._segment.timers.call_at(now + COMPARE_S, self._periodic)
 
     def _follow_up(self, now: float) -> None:
         self._changed = now
         if self._digest_due is None:
             self._digest_due = now + DIGEST_AFTER_S
-            self._core.timers.call_at(self._digest_due, self._digest_after_change)
+            self._segment.timers.call_at(self._digest_due, self._digest_after_change)
 
     def _digest_after_change(self, now: float) -> None:
         if self._changed + DIGEST_AFTER_S > now:
             self._digest_due = self._changed + DIGEST_AFTER_S
-            self._core.timers.call_at(self._digest_due, self._digest_after_change)
+            self._segment.timers.call_at(self._digest_due, self._digest_after_change)
             return
         self._digest_due = None
-        self._core.send(None, self._digest())
+        self._segment.send(None, self._digest())
 
     # --- comparison, as receiver and as owner
 
     def digest(self, peer: NodeId, message: rpc.Digest, now: float) -> None:
         """A peer's checksum: ask for what differs, ever less often while asking does not help."""
-        held = self._core.table.checksum(peer)
+        held = self._segment.table.checksum(peer)
         if message.own == held:
             self._repairs.pop(peer, None)
             return
@@ -169,33 +170,33 @@ class Sync:
 
     def _ask(self, peer: NodeId, repair: _Repair, now: float) -> None:
         repair.after = now + repair.pause
-        self._core.counters["comparisons"] += 1
-        self._core.send(peer, rpc.Compare(self._core.table.checksums(peer)))
+        self._segment.counters["comparisons"] += 1
+        self._segment.send(peer, rpc.Compare(self._segment.table.checksums(peer)))
 
     def compare(self, peer: NodeId, message: rpc.Compare, now: float) -> None:
         """A peer holds something else of ours: say anew what is in the buckets that differ."""
         if not self._compares.take(peer, now):
-            self._core.counters["rpc_dropped.rate"] += 1
+            self._segment.counters["rpc_dropped.rate"] += 1
             return
-        table = self._core.table
+        table = self._segment.table
         empty = "0" * (8 * BUCKETS)
-        own = table.checksums(self._core.node) or empty
+        own = table.checksums(self._segment.id) or empty
         held = message.held or empty
         buckets = [
             number
             for number in range(BUCKETS)
             if own[8 * number : 8 * number + 8] != held[8 * number : 8 * number + 8]
         ]
-        for binding in table.in_buckets(self._core.node, buckets):
+        for binding in table.in_buckets(self._segment.id, buckets):
             self.tell(peer, binding.key)
         if buckets and message.held:
-            self._core.send(peer, rpc.Differ(buckets))
+            self._segment.send(peer, rpc.Differ(buckets))
 
     def differ(self, peer: NodeId, message: rpc.Differ, now: float) -> None:
         """A peer names the buckets that differ: show what is held of it there."""
         if not self._differs.take(peer, now):
-            self._core.counters["rpc_dropped.rate"] += 1
+            self._segment.counters["rpc_dropped.rate"] += 1
             return
-        held = [entry(b) for b in self._core.table.in_buckets(peer, message.buckets)]
+        held = [entry_of(b) for b in self._segment.table.in_buckets(peer, message.buckets)]
         for start in range(0, len(held), rpc.MAX_ENTRIES):
-            self._core.send(peer, rpc.Fetch(held[start : start + rpc.MAX_ENTRIES]))
+            self._segment.send(peer, rpc.Fetch(held[start : start + rpc.MAX_ENTRIES]))

@@ -2,8 +2,6 @@
 
 import asyncio
 import json
-import logging
-import os
 import re
 import subprocess
 import sys
@@ -19,6 +17,7 @@ from controller.config.settings import Config
 from controller.errors import ConfigError, ControlError, SystemRefusal
 from controller.operator.server import ControlServer
 from controller.operator.status import NodeStatus, SignalStatus, Status, TapStatus
+from tests.controller.logs import log_restored
 from tincan.control import codec
 
 STATUS = Status(
@@ -51,17 +50,14 @@ def file(tmp_path: Path) -> Path:
 @pytest.fixture
 def no_app(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Callable[[Config], int]], None]]:
     """Let the test say what running a controller does."""
-    root = logging.getLogger()
-    before = (root.level, root.handlers[:])
 
     def put(run: Callable[[Config], int]) -> None:
         launch = types.ModuleType("controller.start")
         launch.run = run  # type: ignore[attr-defined]
         monkeypatch.setitem(sys.modules, "controller.start", launch)
 
-    yield put
-    root.setLevel(before[0])
-    root.handlers[:] = before[1]
+    with log_restored():
+        yield put
 
 
 def controller(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -333,30 +329,3 @@ class TestRun:
         assert cli.main(["--config", str(file)]) == 0
         err = capsys.readouterr().err
         assert re.search(rf"WARNING controller.cli: {file}: .* chmod 600 {file}\n", err)
-
-
-class TestLogging:
-    def record(self, text: str) -> str:
-        made = logging.LogRecord("a", logging.INFO, "f", 1, "peer %s", (text,), None)
-        return cli.Format("%(levelname)s %(message)s").format(made)
-
-    def test_names_of_others_stay_on_their_line(self) -> None:
-        assert self.record("evil\nERROR all is lost\x1b[2J") == (
-            "INFO peer evil\\nERROR all is lost\\x1b[2J"
-        )
-
-    def test_the_journal_has_its_own_clock(
-        self,
-        no_app: Callable[[Callable[[Config], int]], None],
-        monkeypatch: pytest.MonkeyPatch,
-        capsys: pytest.CaptureFixture[str],
-    ) -> None:
-        monkeypatch.setitem(os.environ, "JOURNAL_STREAM", "1:2")
-        cli.log_to_stderr("INFO")
-        logging.getLogger("x").info("hello")
-        assert capsys.readouterr().err == "INFO x: hello\n"
-        monkeypatch.delitem(os.environ, "JOURNAL_STREAM")
-        cli.log_to_stderr("ERROR")
-        logging.getLogger("x").info("hello")
-        logging.getLogger("x").error("hello")
-        assert re.fullmatch(r"\d+-\d+-\d+ .* ERROR x: hello\n", capsys.readouterr().err)

@@ -18,7 +18,7 @@ from scapy.layers.l2 import Ether
 
 import controller.packets.decode  # noqa: F401 - loaded before any capture is opened: no waiting for it
 from controller.errors import SystemRefusal
-from controller.host.capture import PAUSE, READ_BUDGET, RELIEF, Capture
+from controller.host.capture import PAUSE_S, READ_BUDGET, SAMPLE_S, Capture
 from controller.packets.addresses import BROADCAST_MAC, ZERO_MAC
 from controller.packets.encode import build
 from controller.packets.packets import (
@@ -296,7 +296,7 @@ def test_a_storm_takes_no_answer_from_another_container(namespace: Namespace, so
         bench.packets.clear()
         newcomer = "02:00:00:00:00:99"
         for _ in range(3):
-            await asyncio.sleep(RELIEF + 5 * PAUSE)
+            await asyncio.sleep(SAMPLE_S + 5 * PAUSE_S)
             bench.c0.send(build(replace(REQUEST, sha=newcomer, eth_src=newcomer)))
         await until(lambda: [p for p in bench.packets if getattr(p, "eth_src", "") == newcomer])
         assert slowest < 1.0

@@ -15,7 +15,7 @@ from typing import TypeVar
 import pytest
 
 from controller.errors import SystemRefusal
-from controller.host.netlink import (
+from controller.host.interfaces import (
     AddressChanged,
     BridgeAddressChanged,
     EntriesGone,
@@ -23,9 +23,9 @@ from controller.host.netlink import (
     Event,
     Link,
     LinkChanged,
-    Netlink,
     RouteChanged,
 )
+from controller.host.netlink import Netlink
 from tests.netns.namespace import Namespace, Tap, needs_root, sh, until
 
 pytestmark = needs_root

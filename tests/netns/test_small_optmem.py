@@ -15,10 +15,10 @@ async def main():
     counters = Counter()
     capture = Capture("lo", print, print, counters)
     for number in range(16):
-        capture._relief[b"\\x02" + os.urandom(5)] = 0
-    capture._relieve(None)
-    capture._regulars = {b"\\x02" + os.urandom(5) for _ in range(384)}
-    capture._filter()
+        capture._sampled[b"\\x02" + os.urandom(5)] = 0
+    capture._sample(None)
+    capture._known = {b"\\x02" + os.urandom(5) for _ in range(384)}
+    capture._install_filter()
     print("installed", dict(counters))
     capture.close()
 
@@ -26,7 +26,7 @@ asyncio.run(main())
 """
 
 
-def test_as_many_regulars_as_there_is_room_for() -> None:
+def test_as_many_known_senders_as_there_is_room_for() -> None:
     limit = "test -w /proc/sys/net/core/optmem_max"
     if subprocess.run(["unshare", "-n", "sh", "-c", limit], check=False).returncode:
         pytest.skip("this kernel has one limit for all namespaces")

@@ -9,6 +9,8 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Final
 
+from controller.node.rates import Buckets
+
 MAX_SOURCES: Final = 4096
 """Addresses remembered by one table of buckets; the least recent is forgotten."""
 IPV6_SITE_BITS: Final = 64
@@ -26,45 +28,6 @@ def source_of(host: str) -> str:
     if address.ipv4_mapped is not None:
         return str(address.ipv4_mapped)
     return str(ipaddress.ip_network((int(address), IPV6_SITE_BITS), strict=False))
-
-
-class Buckets:
-    """One token bucket per source: ``burst`` tokens, refilled at ``rate`` a second.
-
-    A source that was forgotten starts with a full bucket. That gives a flood from many
-    addresses no more than those addresses would have had anyway.
-    """
-
-    def __init__(self, rate: float, burst: float, *, size: int = MAX_SOURCES) -> None:
-        self.rate = rate
-        self.burst = burst
-        self._size = size
-        self._levels: dict[str, tuple[float, float]] = {}  # tokens, when; least recent first
-
-    def __len__(self) -> int:
-        return len(self._levels)
-
-    def take(self, source: str, now: float) -> bool:
-        """Take one token; False, and nothing taken, if there is none."""
-        tokens = self._tokens(source, now)
-        allowed = tokens >= 1.0
-        self._store(source, tokens - 1.0 if allowed else tokens, now)
-        return allowed
-
-    def charge(self, source: str, cost: float, now: float) -> float:
-        """Take ``cost`` tokens, into debt if need be; return the seconds until it is paid."""
-        tokens = self._tokens(source, now) - cost
-        self._store(source, tokens, now)
-        return max(0.0, -tokens / self.rate)
-
-    def _tokens(self, source: str, now: float) -> float:
-        tokens, since = self._levels.pop(source, (self.burst, now))
-        return min(self.burst, tokens + max(0.0, now - since) * self.rate)
-
-    def _store(self, source: str, tokens: float, now: float) -> None:
-        if len(self._levels) >= self._size:
-            del self._levels[next(iter(self._levels))]
-        self._levels[source] = (tokens, now)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +59,10 @@ class Gate:
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._open: Counter[str] = Counter()
-        self._connects = Buckets(limits.connects_per_second, limits.connects_burst)
-        self._tokens = Buckets(limits.tokens_per_second, limits.tokens_burst)
+        self._connects = Buckets[str](
+            limits.connects_per_second, limits.connects_burst, MAX_SOURCES
+        )
+        self._tokens = Buckets[str](limits.tokens_per_second, limits.tokens_burst, MAX_SOURCES)
 
     @property
     def connections(self) -> int:

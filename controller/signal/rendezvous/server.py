@@ -16,10 +16,12 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Final
 
-from controller.config.endpoint import Endpoint, bind
+from controller.config.endpoint import Endpoint
 from controller.errors import SystemRefusal
-from controller.signal.rendezvous.quota import Admission, Buckets, Gate, Limits, source_of
+from controller.node.rates import Bucket
+from controller.signal.rendezvous.quota import Admission, Gate, Limits, source_of
 from controller.signal.rendezvous.registry import HangUp, Log, Output, Registry, Transmit
+from controller.signal.rendezvous.sockets import bind
 from controller.signal.rendezvous.stun import StunServer
 from controller.signal.websocket.messages import NONCE_SIZE
 from controller.signal.websocket.transport import Channel, ChannelClosed, Listener
@@ -65,7 +67,7 @@ class Rendezvous:
         self._stun: StunServer | None = None
         self._channels: dict[int, Channel] = {}
         self._next = 0
-        self._log_tokens = Buckets(LOG_RATE, LOG_BURST, size=1)
+        self._log_tokens = Bucket(LOG_RATE, LOG_BURST)
 
     @property
     def url(self) -> str:
@@ -193,7 +195,7 @@ class Rendezvous:
                     self._log(text)
 
     def _log(self, text: str) -> None:
-        if self._log_tokens.take("", self._now()):
+        if self._log_tokens.take(self._now()):
             log.info("%s", text)
         else:
             self.counters["signal_log_lines_suppressed"] += 1

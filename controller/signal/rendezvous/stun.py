@@ -13,7 +13,8 @@ import struct
 from collections import Counter
 from typing import Final
 
-from controller.signal.rendezvous.quota import Buckets, source_of
+from controller.node.rates import Buckets
+from controller.signal.rendezvous.quota import MAX_SOURCES, source_of
 from tincan.ice.stun import (
     BINDING_ERROR,
     BINDING_REQUEST,
@@ -83,7 +84,7 @@ class StunServer:
         burst: float = REQUESTS_BURST,
     ) -> None:
         self.counters: Counter[str] = Counter() if counters is None else counters
-        self._buckets = Buckets(rate, burst)
+        self._buckets = Buckets[str](rate, burst, MAX_SOURCES)
         self._loop = asyncio.get_running_loop()
         self._sockets = sockets
         for sock in sockets:

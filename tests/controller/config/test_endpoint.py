@@ -1,9 +1,12 @@
-import socket
+"""``HOST:PORT``: every spelling of it, and one line for every other text."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from controller.config.endpoint import Endpoint, bind
-from controller.errors import SystemRefusal
+from controller.config.endpoint import Endpoint, listener, server
+from controller.config.values import Place
+from controller.errors import ConfigError
 
 
 @pytest.mark.parametrize(
@@ -57,30 +60,49 @@ def test_a_port_is_needed_without_a_default() -> None:
         Endpoint.parse("localhost")
 
 
-@pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM])
-def test_everywhere_is_both_families_on_one_port(kind: socket.SocketKind) -> None:
-    sockets = bind(Endpoint("", 0), kind, "test")
+@given(st.text())
+def test_every_text_is_an_endpoint_or_one_line(text: str) -> None:
     try:
-        assert [sock.family for sock in sockets] == [socket.AF_INET, socket.AF_INET6]
-        assert len({sock.getsockname()[1] for sock in sockets}) == 1
-    finally:
-        for sock in sockets:
-            sock.close()
+        endpoint = Endpoint.parse(text, 99)
+    except ValueError as error:
+        told = str(error)
+    else:
+        told = ""
+        assert Endpoint.parse(str(endpoint)) == endpoint
+    assert "\n" not in told
 
 
-@pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM])
-def test_a_port_in_use_is_refused_with_the_cure(kind: socket.SocketKind) -> None:
-    (first,) = bind(Endpoint("127.0.0.1", 0), kind, "test")
-    with first:
-        port = first.getsockname()[1]
-        with pytest.raises(SystemRefusal, match="in use; another program"):
-            bind(Endpoint("127.0.0.1", port), kind, "test")
-        with pytest.raises(SystemRefusal, match="in use"):
-            bind(Endpoint("", port), kind, "test")
+@given(st.text() | st.sampled_from(["[]:1", "[::1]:0", "::1:5", "a:", ":5", "[a]:5", "[::1]x:5"]))
+def test_every_server_has_a_host_and_a_port(text: str) -> None:
+    try:
+        endpoint = server(text, Place("f", "stun"))
+    except ConfigError as error:
+        told = str(error)
+    else:
+        told = ""
+        assert endpoint.host
+        assert 1 <= endpoint.port <= 65535
+    assert told.isprintable()
 
 
-def test_other_refusals_are_one_line() -> None:
-    for host in ("203.0.113.77", "no-such-host.invalid", "2001:db8::77"):
-        with pytest.raises(SystemRefusal) as refusal:
-            bind(Endpoint(host, 0), socket.SOCK_STREAM, "test")
-        assert "\n" not in str(refusal.value)
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("a", 'f: stun: "a" is not host:port; '),
+        ("::1:5", 'f: stun: "::1:5" is not host:port; '),
+        ("[a]:5", 'f: stun: "[a]" is not an IPv6 address; '),
+        ("a:0", 'f: stun: port "0" is not a number from 1 to 65535; '),
+        ("stun:a", 'f: stun: "stun:a" is a URL; '),
+        ("*:5", 'f: stun: "*" is not a host; '),
+    ],
+)
+def test_what_a_server_is_not(text: str, told: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        server(text, Place("f", "stun"))
+    assert str(caught.value).startswith(told)
+
+
+def test_a_listener_needs_a_port_of_its_own() -> None:
+    assert listener("*:5", Place("f")) == Endpoint("", 5)
+    with pytest.raises(ConfigError, match="has port 0"):
+        listener("*:0", Place("f"))

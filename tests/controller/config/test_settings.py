@@ -11,10 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from controller.config.endpoint import Endpoint
-from controller.config.settings import IPOP_KEYS, KEYS, Config, Offloads, StaticBinding, check, load
-from controller.config.text import MAX_FILE, parse
-from controller.config.values import HostPort, nearest
+from controller.config.ipop import IPOP_KEYS
+from controller.config.load import KEYS, check, load
+from controller.config.settings import Config, Offloads
+from controller.config.text import MAX_FILE_BYTES, parse
+from controller.config.values import nearest
 from controller.errors import ConfigError
+from controller.packets.addresses import StaticBinding
 
 FILE = Path("switch.json")
 MINIMAL: dict[str, Any] = {
@@ -55,7 +58,7 @@ class TestDefaults:
         c = config()
         assert c.node
         assert c.signal == ("ws://rendezvous.example:8765",)
-        assert c.stun == (HostPort("rendezvous.example", 3478),)
+        assert c.stun == (Endpoint("rendezvous.example", 3478),)
         assert c.state_dir == Path("/var/lib/switchmode/lab")
         assert c.run_dir == Path("/run/switchmode/lab")
         assert c.control_socket == Path("/run/switchmode/lab/controller.sock")
@@ -109,7 +112,7 @@ class TestValues:
             mtu_probing=False,
         )
         assert c.signal == ("wss://a.example", "ws://[2001:db8::1]:8765/path")
-        assert c.stun == (HostPort("192.0.2.1", 3478), HostPort("2001:db8::1", 19302))
+        assert c.stun == (Endpoint("192.0.2.1", 3478), Endpoint("2001:db8::1", 19302))
         assert [str(server.server) for server in c.turn] == ["turn.example:5349", "192.0.2.1:3478"]
         assert [server.transport for server in c.turn] == ["tls", "udp"]
         assert c.static == (
@@ -131,7 +134,7 @@ class TestValues:
 
     def test_stun_of_several_rendezvous(self) -> None:
         c = config(signal=["ws://a:1", "wss://[2001:db8::1]", "ws://a:2"])
-        assert c.stun == (HostPort("a", 3478), HostPort("2001:db8::1", 3478))
+        assert c.stun == (Endpoint("a", 3478), Endpoint("2001:db8::1", 3478))
         assert str(c.stun[1]) == "[2001:db8::1]:3478"
 
     def test_this_controller_is_the_rendezvous(self) -> None:
@@ -446,7 +449,7 @@ class TestText:
 
     def test_huge_file(self, tmp_path: Path) -> None:
         file = tmp_path / "switch.json"
-        file.write_bytes(b" " * (MAX_FILE + 1))
+        file.write_bytes(b" " * (MAX_FILE_BYTES + 1))
         with pytest.raises(ConfigError, match="is larger than 1048576 bytes"):
             load(file)
 

@@ -1,6 +1,6 @@
 """A loud sender takes nothing from a quiet one, and invented ones take nothing from known ones."""
 
-from controller.host.capture_police import LOUD_AFTER, MAX_KNOWN, MAX_NEWCOMERS, Police
+from controller.host.capture_police import MAX_KNOWN, MAX_NEWCOMERS, OVER_RATE_AFTER, Police
 
 
 def mac(number: int) -> bytes:
@@ -28,17 +28,17 @@ def test_a_loud_sender_takes_nothing_from_a_quiet_one() -> None:
         if i % 10_000 == 0:
             heard += subject.admit(mac(2), now)
     assert heard == 10
-    assert subject.loud(mac(1))
-    assert not subject.loud(mac(2))
+    assert subject.is_over_rate(mac(1))
+    assert not subject.is_over_rate(mac(2))
 
 
 def test_a_loud_sender_is_heard_again_when_it_calms_down() -> None:
     subject = police()
-    for _ in range(200 + LOUD_AFTER + 2):
+    for _ in range(200 + OVER_RATE_AFTER + 2):
         subject.admit(mac(1), 100.0)
-    assert subject.loud(mac(1))
+    assert subject.is_over_rate(mac(1))
     assert subject.admit(mac(1), 101.1)
-    assert not subject.loud(mac(1))
+    assert not subject.is_over_rate(mac(1))
 
 
 def test_ten_thousand_invented_senders_in_a_second_leave_the_known_alone() -> None:
@@ -55,14 +55,14 @@ def test_ten_thousand_invented_senders_in_a_second_leave_the_known_alone() -> No
     assert admitted <= 100 + 250 + 1
 
 
-def test_the_regulars_are_those_known_for_longest_without_the_loud_ones() -> None:
+def test_the_longest_known_are_listed_without_those_over_their_rate() -> None:
     subject = police()
     for number in range(10):
         for _ in range(2):
             subject.admit(mac(number), 100.0 + number)
-    for _ in range(200 + LOUD_AFTER + 1):
+    for _ in range(200 + OVER_RATE_AFTER + 1):
         subject.admit(mac(0), 120.0)
-    assert subject.regulars(3) == [mac(1), mac(2), mac(3)]
+    assert subject.longest_known(3) == [mac(1), mac(2), mac(3)]
 
 
 def test_the_tables_are_bounded() -> None:
@@ -79,4 +79,4 @@ def test_the_tables_are_bounded() -> None:
 def test_a_router_that_asks_for_a_thousand_neighbours_is_not_loud() -> None:
     subject = Police(rate=100, burst=500, total=1000, total_burst=1000)
     assert sum(subject.admit(mac(1), 100.0 + i / 100_000) for i in range(1000)) >= 500
-    assert not subject.loud(mac(1))
+    assert not subject.is_over_rate(mac(1))

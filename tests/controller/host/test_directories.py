@@ -1,4 +1,4 @@
-"""One controller per directory, and what it may do."""
+"""One controller per directory."""
 
 import os
 import signal
@@ -10,9 +10,8 @@ import pytest
 
 from controller.errors import SystemRefusal
 from controller.host import directories as process
-from controller.host.directories import check_rights, hold
+from controller.host.directories import hold
 
-ALL = "Name:\tpython\nCapEff:\t000001ffffffffff\n"
 HOLD_AND_WAIT = """
 import sys, time
 from pathlib import Path
@@ -80,28 +79,3 @@ class TestHold:
         (tmp_path / "controller.lock").mkdir()
         with pytest.raises(SystemRefusal, match="cannot lock"), hold(tmp_path, "x"):
             pass
-
-
-class TestRights:
-    def test_enough(self, tmp_path: Path) -> None:
-        (tmp_path / "tun").touch()
-        check_rights(tmp_path / "tun", ALL)
-
-    @pytest.mark.parametrize(
-        ("effective", "told"),
-        [
-            ("0000000000000000", "(CAP_NET_ADMIN, CAP_NET_RAW missing); run as root (sudo)"),
-            ("0000000000001000", "(CAP_NET_RAW missing)"),
-            ("0000000000002000", "(CAP_NET_ADMIN missing)"),
-        ],
-    )
-    def test_capabilities(self, tmp_path: Path, effective: str, told: str) -> None:
-        with pytest.raises(SystemRefusal) as caught:
-            check_rights(tmp_path, f"CapEff:\t{effective}\n")
-        assert told in str(caught.value)
-
-    def test_device(self, tmp_path: Path) -> None:
-        with pytest.raises(SystemRefusal, match="does not exist; sudo modprobe tun"):
-            check_rights(tmp_path / "tun", ALL)
-        with pytest.raises(SystemRefusal, match="cannot be opened: Is a directory"):
-            check_rights(tmp_path, ALL)

@@ -1,6 +1,7 @@
 """Deadlines and rates, on a clock that is an argument."""
 
-from controller.node.timers import Bucket, Buckets, Timers
+from controller.node.rates import Bucket, Buckets
+from controller.node.timers import Timers
 
 
 def test_calls_come_in_order_and_not_before_their_time() -> None:

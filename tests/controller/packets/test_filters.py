@@ -10,10 +10,11 @@ from dataclasses import replace
 import pytest
 from scapy.layers.inet6 import ICMPv6EchoRequest, ICMPv6ND_NS, IPv6ExtHdrFragment
 
+from controller.host.packet_socket import attach_filter
 from controller.packets import filters as bpf
 from controller.packets.encode import build
 from controller.packets.packets import Buildable, Prohibited
-from tests.controller.host.test_capture import (
+from tests.controller.packets.test_decode import (
     ADVERTISEMENT,
     DAD,
     ECHO,
@@ -34,7 +35,7 @@ def passes(program: bytes, frame: bytes) -> bool:
     send, receive = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
     with send, receive:
         receive.setblocking(False)
-        bpf.attach(receive, program[DIRECTION:])
+        attach_filter(receive, program[DIRECTION:])
         send.send(frame)
         try:
             return receive.recv(4096) == frame[:2048]

@@ -1,11 +1,9 @@
-import io
-from pathlib import Path
+"""The keys that a network's secret turns into."""
 
-import pytest
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF, HKDFExpand
 
-from controller.signal.keys import NetworkKeys, main
+from controller.signal.keys import NetworkKeys
 from tincan.crypto.primitives import verify
 
 
@@ -52,24 +50,3 @@ def test_secrets_are_not_printed() -> None:
     keys = NetworkKeys.derive("lab", "a")
     assert keys.psk.hex() not in repr(keys)
     assert repr(keys.psk) not in repr(keys)
-
-
-def test_command_prints_the_membership_key(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    wanted = NetworkKeys.derive("lab", "hunter2").membership_key.hex() + "\n"
-    file = tmp_path / "secret"
-    file.write_text("hunter2\n")
-    assert main(["--network", "lab", "--secret-file", str(file)]) == 0
-    assert capsys.readouterr().out == wanted
-    monkeypatch.setattr("sys.stdin", io.StringIO("hunter2"))
-    assert main(["--network", "lab"]) == 0
-    assert capsys.readouterr().out == wanted
-
-
-def test_command_refuses_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    empty = tmp_path / "empty"
-    empty.write_text("\n")
-    assert main(["--network", "lab", "--secret-file", str(empty)]) == 1
-    assert main(["--network", "lab", "--secret-file", str(tmp_path / "none")]) == 1
-    assert capsys.readouterr().err.count("\n") == 2

@@ -20,6 +20,7 @@ from controller.switch import messages as rpc
 from controller.switch.switch import Switch
 from controller.switch.table import MAX_SEQUENCE
 from tests.controller.switch.test_messages import messages
+from tests.controller.switch.wire import decode, encode
 from tests.controller.switch.world import World, mac
 
 ME = World.id("b")
@@ -63,7 +64,7 @@ entries = st.builds(
     st.integers(0, 5) | st.just(MAX_SEQUENCE),
     vlans,
 )
-talk: st.SearchStrategy[rpc.Message] = st.one_of(
+talk: st.SearchStrategy[rpc.SwitchMessage] = st.one_of(
     messages,
     st.builds(rpc.Announce, st.lists(entries, max_size=4)),
     st.builds(rpc.Fetch, st.lists(entries, max_size=4)),
@@ -109,7 +110,7 @@ def test_nothing_is_raised_and_nothing_unsound_is_said(
             match action:
                 case Send(to, message):
                     assert to is None or to in PEERS
-                    assert rpc.decode(rpc.encode(message)) == message
+                    assert decode(encode(message)) == message
                 case Inject(packet):
                     assert is_unicast(packet.eth_src)
                 case Pin(address, vlan, at):
@@ -146,7 +147,7 @@ def test_invented_names_do_not_fill_the_log() -> None:
 def test_a_container_that_detects_duplicates_of_the_prober_is_answered_to_all() -> None:
     """An advertisement to :: would be nobody's (RFC 4862 section 5.4.4)."""
     switch = Switch(ME, Counter())
-    target = switch._core.probe_ip
+    target = switch._segment.probe_ip
     asked = NeighbourSolicitation(target, "::", "ff02::1:ff00:1", None, 0, mac(1), mac(2))
     (said,) = [a.packet for a in switch.captured(asked, 1.0) if isinstance(a, Inject)]
     assert isinstance(said, NeighbourAdvertisement)

@@ -11,6 +11,7 @@ from controller.errors import RpcError
 from controller.packets.addresses import usable_ip, usable_mac
 from controller.switch import messages as rpc
 from controller.switch.table import BUCKETS, MAX_SEQUENCE
+from tests.controller.switch.wire import MAX_MESSAGE_BYTES, decode, encode
 
 macs = (
     st.integers(1, 2**47 - 1)
@@ -29,7 +30,7 @@ departures = st.builds(rpc.Gone, ips, sequences, vlans)
 addresses = st.builds(rpc.Address, ips, macs)
 ids = st.integers(0, 2**53 - 1)
 checksums = st.integers(0, 2**64 - 1).map(lambda n: f"{n:016x}")
-messages: st.SearchStrategy[rpc.Message] = st.one_of(
+messages: st.SearchStrategy[rpc.SwitchMessage] = st.one_of(
     st.builds(
         rpc.ArpRequest,
         ids,
@@ -38,7 +39,7 @@ messages: st.SearchStrategy[rpc.Message] = st.one_of(
         st.none() | entries,
         st.none() | macs,
         st.integers(0, 60_000),
-        st.binary(max_size=rpc.MAX_OPTIONS).map(bytes.hex),
+        st.binary(max_size=rpc.MAX_OPTIONS_BYTES).map(bytes.hex),
     ),
     st.builds(rpc.ArpReply, entries),
     st.builds(rpc.Announce, st.lists(entries, max_size=rpc.MAX_ENTRIES)),
@@ -57,35 +58,35 @@ messages: st.SearchStrategy[rpc.Message] = st.one_of(
 
 
 @given(messages)
-def test_what_is_said_arrives(message: rpc.Message) -> None:
-    data = rpc.encode(message)
-    assert len(data) <= rpc.MAX_RPC
-    assert rpc.decode(data) == message
+def test_what_is_said_arrives(message: rpc.SwitchMessage) -> None:
+    data = encode(message)
+    assert len(data) <= MAX_MESSAGE_BYTES
+    assert decode(data) == message
 
 
 def test_the_longest_message_fits() -> None:
     longest = rpc.Entry("fd00:1111:2222:3333:4444:5555:6666:7777", "a" * 2, 0)
     entry = rpc.Entry(longest.ip, "00:16:3e:00:00:05", MAX_SEQUENCE, 4094, True)
-    data = rpc.encode(rpc.Announce([entry] * rpc.MAX_ENTRIES))
-    assert len(data) < rpc.MAX_RPC
-    assert rpc.decode(data)
+    data = encode(rpc.Announce([entry] * rpc.MAX_ENTRIES))
+    assert len(data) < MAX_MESSAGE_BYTES
+    assert decode(data)
 
 
 @given(st.binary(max_size=200))
 def test_garbage_is_refused(data: bytes) -> None:
     with pytest.raises(RpcError):
-        rpc.decode(data)
+        decode(data)
 
 
 @given(messages, st.data())
-def test_damage_is_refused_or_harmless(message: rpc.Message, data: st.DataObject) -> None:
-    text = bytearray(rpc.encode(message))
+def test_damage_is_refused_or_harmless(message: rpc.SwitchMessage, data: st.DataObject) -> None:
+    text = bytearray(encode(message))
     place = data.draw(st.integers(0, len(text) - 1))
     text[place] = data.draw(st.integers(0, 255))
     cut = data.draw(st.integers(0, len(text)))
     for damaged in (bytes(text), bytes(text[:cut])):
         with contextlib.suppress(RpcError):
-            rpc.decode(damaged)
+            decode(damaged)
 
 
 def of(**fields: object) -> bytes:
@@ -148,7 +149,7 @@ ENTRY = {"ip": "10.0.3.5", "mac": MAC, "sequence": 0}
         of(m="announce", entries=[ENTRY | {"node": "00"}]),
         of(m="announce", entries=[ENTRY] * (rpc.MAX_ENTRIES + 1)),
         of(m="arp_request", id=1, target="10.0.3.7", options="0"),
-        of(m="arp_request", id=1, target="10.0.3.7", options="00" * (rpc.MAX_OPTIONS + 1)),
+        of(m="arp_request", id=1, target="10.0.3.7", options="00" * (rpc.MAX_OPTIONS_BYTES + 1)),
         of(m="arp_request", id=2**53, target="10.0.3.7"),
         of(m="arp_request", id=1, target="10.0.3.7", asker=ENTRY | {"ip": "::1"}),
         of(m="arp_request", id=1, target="10.0.3.7", prober="ff:ff:ff:ff:ff:ff"),
@@ -157,9 +158,9 @@ ENTRY = {"ip": "10.0.3.5", "mac": MAC, "sequence": 0}
 )
 def test_what_breaks_a_rule_is_refused(data: bytes) -> None:
     with pytest.raises(RpcError):
-        rpc.decode(data)
+        decode(data)
 
 
 def test_an_oversized_message_is_refused_unread() -> None:
     with pytest.raises(RpcError, match="oversized"):
-        rpc.decode(b" " * (rpc.MAX_RPC + 1))
+        decode(b" " * (MAX_MESSAGE_BYTES + 1))

@@ -8,17 +8,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from controller.app import _policy
-from controller.config.settings import check
+from controller.config.load import check
 from controller.host.node_key import KnownPeers
+from controller.packets.addresses import StaticBinding
 from controller.packets.packets import ARP_REPLY, Arp
 from controller.switch import messages as rpc
-from controller.switch.policy import Policy, Prefixes, Static
+from controller.switch.policy import Policy, Prefixes
 from controller.switch.switch import Switch
 from tests.controller.switch.world import Container, World, mac
 
 IP = "10.0.3.7"
 Address = IPv4Address | IPv6Address
-STATIC = Static(IP, mac(7), "bob")
+STATIC = StaticBinding(IP, mac(7), "bob")
 
 
 def strict(**fields: object) -> tuple[World, Policy]:
@@ -59,14 +60,14 @@ def test_a_static_binding_of_a_node_that_nobody_knows_yet_is_nobodys() -> None:
 
 
 def test_an_id_needs_no_name() -> None:
-    world, _ = strict(static=[Static(IP, mac(7), World.id("b"))])
+    world, _ = strict(static=[StaticBinding(IP, mac(7), World.id("b"))])
     world.link().run(1)
     says(world, "b", IP, mac(7))
     assert world.a.table() == {(0, IP): (mac(7), world.b.node)}
 
 
 def test_a_vlan_has_its_own_static_bindings() -> None:
-    world, _ = strict(static=[Static(IP, mac(7), World.id("b"), vlan=12)])
+    world, _ = strict(static=[StaticBinding(IP, mac(7), World.id("b"), vlan=12)])
     world.link().run(1)
     says(world, "c", IP, mac(8))
     assert world.a.table() == {(0, IP): (mac(8), world.c.node)}

@@ -7,6 +7,7 @@ from controller.packets.resolution import announcement
 from controller.switch import messages as rpc
 from controller.switch.sync import COMPARE_S
 from controller.switch.table import MAX_PER_NODE, MAX_SEQUENCE, Binding
+from tests.controller.switch.wire import encode
 from tests.controller.switch.world import Host, World, mac
 
 
@@ -21,9 +22,7 @@ def bits(world: World, since: float, pair: tuple[str, str] = ("a", "b")) -> int:
     """Return the size of what one link carried, both directions."""
     nodes = {world.hosts[name].node for name in pair}
     return sum(
-        8 * len(rpc.encode(m))
-        for t, src, dst, m in world.sent
-        if t >= since and {src, dst} == nodes
+        8 * len(encode(m)) for t, src, dst, m in world.sent if t >= since and {src, dst} == nodes
     )
 
 

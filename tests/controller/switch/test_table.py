@@ -26,6 +26,7 @@ from controller.switch.table import (
     Outcome,
     Table,
 )
+from tests.controller.switch.wire import decode, encode
 from tests.controller.switch.world import World, mac
 
 ME, B, C = World.id("a"), World.id("b"), World.id("c")
@@ -109,7 +110,7 @@ def test_the_number_ends_where_the_wire_does() -> None:
     change = table.learn(KEY, mac(7), 0.0)
     assert change.new is not None
     assert change.new.sequence == MAX_SEQUENCE
-    assert rpc.decode(rpc.encode(rpc.Announce([rpc.Entry(KEY[1], mac(7), change.new.sequence)])))
+    assert decode(encode(rpc.Announce([rpc.Entry(KEY[1], mac(7), change.new.sequence)])))
 
 
 utterances = st.lists(

@@ -13,6 +13,7 @@ from functools import partial
 from random import Random
 
 from controller.node.actions import Action, Inject, NeverForward, Pin, Report, Send, Unpin
+from controller.node.messages import PeerMessage
 from controller.packets.addresses import (
     NO_IP4,
     NO_IP6,
@@ -32,10 +33,10 @@ from controller.packets.packets import (
     NeighbourSolicitation,
 )
 from controller.packets.resolution import Neighbour, announcement, question
-from controller.switch import messages as rpc
 from controller.switch.policy import Policy
 from controller.switch.switch import Switch
 from controller.switch.table import Binding
+from tests.controller.switch.wire import MAX_MESSAGE_BYTES, decode, encode
 
 TAP = "tap"
 LATENCY = 0.02
@@ -238,7 +239,7 @@ class Host:
         for action in actions:
             match action:
                 case Inject(packet):
-                    known = self.switch._core.table.of_mac(packet.vlan, packet.eth_src)
+                    known = self.switch._segment.table.of_mac(packet.vlan, packet.eth_src)
                     assert all(b.node != self.node for b in known), f"a local source: {packet}"
                     self.frame(packet, TAP)
                 case Send(peer, message):
@@ -279,7 +280,7 @@ class World:
         self._count = 0
         self._armed: dict[NodeId, float] = {}
         self.links: set[frozenset[NodeId]] = set()
-        self.sent: list[tuple[float, NodeId, NodeId, rpc.Message]] = []
+        self.sent: list[tuple[float, NodeId, NodeId, PeerMessage]] = []
         self.carried: list[tuple[float, NodeId, NodeId, Neighbour]] = []
         self.hosts = {name: Host(self, self.id(name), policies.get(name)) for name in names}
 
@@ -356,9 +357,9 @@ class World:
     def peers(self, host: Host) -> list[Host]:
         return [h for h in self.hosts.values() if frozenset((host.node, h.node)) in self.links]
 
-    def send(self, host: Host, peer: NodeId | None, message: rpc.Message) -> None:
-        data = rpc.encode(message)
-        assert len(data) <= rpc.MAX_RPC
+    def send(self, host: Host, peer: NodeId | None, message: PeerMessage) -> None:
+        data = encode(message)
+        assert len(data) <= MAX_MESSAGE_BYTES
         for other in self.peers(host):
             if peer is not None and other.node != peer:
                 continue
@@ -370,7 +371,7 @@ class World:
 
     def _deliver(self, host: Host, other: Host, data: bytes) -> None:
         if frozenset((host.node, other.node)) in self.links:
-            other.do(other.switch.received(host.node, rpc.decode(data), self.now))
+            other.do(other.switch.received(host.node, decode(data), self.now))
 
     def carry(self, host: Host, packet: Neighbour) -> None:
         """tincan forwards a unicast request along its pins."""
@@ -380,7 +381,7 @@ class World:
                 self.carried.append((self.now, host.node, other.node, packet))
                 self.later(LATENCY, partial(other.frame, packet, TAP))
 
-    def messages(self, kind: type, since: float = 0.0) -> list[rpc.Message]:
+    def messages(self, kind: type, since: float = 0.0) -> list[PeerMessage]:
         return [m for t, _, _, m in self.sent if t >= since and isinstance(m, kind)]
 
 

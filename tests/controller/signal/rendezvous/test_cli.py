@@ -1,15 +1,27 @@
 """The command as a user runs it."""
 
 import asyncio
+import io
 import re
 import signal
 import socket
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from controller.signal.keys import NetworkKeys
 from controller.signal.rendezvous.cli import main
+from tests.controller.logs import log_restored
+
+
+@pytest.fixture(autouse=True)
+def log() -> Iterator[None]:
+    """Put the log back that ``main`` sets up."""
+    with log_restored():
+        yield
+
 
 KEY = NetworkKeys.derive("lab", "x").membership_key.hex()
 
@@ -81,3 +93,26 @@ async def test_serves_and_leaves_cleanly(number: signal.Signals) -> None:
         if process.returncode is None:
             process.kill()
             await process.wait()
+
+
+def test_prints_the_membership_key(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = NetworkKeys.derive("lab", "hunter2").membership_key.hex() + "\n"
+    file = tmp_path / "secret"
+    file.write_text("hunter2\n")
+    assert main(["membership-key", "--network", "lab", "--secret-file", str(file)]) == 0
+    assert capsys.readouterr().out == wanted
+    monkeypatch.setattr("sys.stdin", io.StringIO("hunter2"))
+    assert main(["membership-key", "--network", "lab"]) == 0
+    assert capsys.readouterr().out == wanted
+
+
+def test_refuses_a_secret_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    empty = tmp_path / "empty"
+    empty.write_text("\n")
+    assert main(["membership-key", "--network", "lab", "--secret-file", str(empty)]) == 1
+    assert (
+        main(["membership-key", "--network", "lab", "--secret-file", str(tmp_path / "none")]) == 1
+    )
+    assert capsys.readouterr().err.count("\n") == 2

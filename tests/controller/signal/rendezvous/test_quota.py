@@ -2,7 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controller.signal.rendezvous.quota import Admission, Buckets, Gate, Limits, source_of
+from controller.node.rates import Buckets
+from controller.signal.rendezvous.quota import Admission, Gate, Limits, source_of
 from controller.signal.websocket.backoff import (
     JITTER,
     QUICK_DELAY,
@@ -31,7 +32,7 @@ def test_source(host: str, source: str) -> None:
 
 
 def test_bucket_refills_to_its_burst() -> None:
-    buckets = Buckets(rate=2, burst=3)
+    buckets = Buckets[str](rate=2, burst=3, limit=4096)
     assert [buckets.take("a", 0.0) for _ in range(4)] == [True, True, True, False]
     assert buckets.take("b", 0.0)
     assert [buckets.take("a", 0.5), buckets.take("a", 0.5)] == [True, False]
@@ -39,7 +40,7 @@ def test_bucket_refills_to_its_burst() -> None:
 
 
 def test_debt_is_paid_in_time() -> None:
-    buckets = Buckets(rate=10, burst=5)
+    buckets = Buckets[str](rate=10, burst=5, limit=4096)
     assert buckets.charge("a", 5, 0.0) == 0.0
     assert buckets.charge("a", 20, 0.0) == 2.0
     assert buckets.charge("a", 0, 1.0) == 1.0
@@ -48,7 +49,7 @@ def test_debt_is_paid_in_time() -> None:
 
 @given(st.lists(st.tuples(st.text(max_size=3), st.floats(0, 1e6))))
 def test_table_is_bounded(uses: list[tuple[str, float]]) -> None:
-    buckets = Buckets(rate=1, burst=1, size=4)
+    buckets = Buckets[str](rate=1, burst=1, limit=4)
     for source, now in uses:
         buckets.take(source, now)
         assert len(buckets) <= 4

@@ -12,7 +12,8 @@ from aioice import stun
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controller.config.endpoint import Endpoint, bind
+from controller.config.endpoint import Endpoint
+from controller.signal.rendezvous.sockets import bind
 from controller.signal.rendezvous.stun import MAX_REQUEST, StunServer, answer
 from tests.controller.signal.loopback import eventually
 

@@ -5,7 +5,7 @@ import shlex
 
 import pytest
 
-from controller.host.firewall import Jump, Verdict, iptables_rule, nft_rule
+from controller.host.firewall_rules import Jump, Verdict, iptables_rule, nft_rule
 
 
 @pytest.mark.parametrize(
