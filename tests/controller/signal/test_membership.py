@@ -16,7 +16,6 @@ from controller.signal.events import (
     SignalLost,
 )
 from controller.signal.keys import NetworkKeys
-from controller.signal.proof import join, proven
 from controller.signal.rendezvous.quota import Limits
 from controller.signal.sealing import make_card
 from controller.signal.websocket import presence as presence_module
@@ -34,6 +33,7 @@ from controller.signal.websocket.messages import (
     encode,
 )
 from controller.signal.websocket.presence import Phase, Presence, Renew
+from controller.signal.websocket.proof import join, proven
 from tests.controller.signal.memory import KEYS, OTHER_SECRET, Memory, Node, network
 from tincan.crypto.primitives import PrivateKey
 
@@ -331,7 +331,7 @@ def test_replay_marks_are_bounded_and_a_new_session_voids_them(
     b.take()
     assert memory.send(a, b, b"x")
     assert b.take() == []  # too early to renew: dropped
-    memory.now += presence_module.RENEW_AFTER
+    memory.now += presence_module.RENEW_AFTER_S
     assert memory.send(a, b, b"x")
     assert b.take() == [Renew()]
     memory.disconnect(b)
