@@ -107,6 +107,20 @@ class TapPlacement:
         self._configured: Link | None = None  # the bridge of that name, whoever is in it
         self._refused: str | None = None  # why the TAP is not in it
 
+    @property
+    def state(self) -> str:
+        """``absent``, ``down``, ``up``, or the spanning tree state of a bridge's port."""
+        if self.tap is None:
+            return "absent"
+        if not self.tap.up:
+            return "down"
+        return self.tap.port_state or "up"
+
+    @property
+    def bridge_name(self) -> str | None:
+        """The name of the bridge that the TAP is in."""
+        return None if self.bridge is None else self.bridge.name
+
     async def prepare(self) -> None:
         """Put a new TAP in its place: silent, in its bridge if that exists, with its addresses.
 
