@@ -1,7 +1,7 @@
-"""The controller's composition root: who exists, who hears whom, and the order of start and end.
+"""The composition of a controller: its parts, who calls whom, and the order of start and end.
 
-directory and key -> netlink -> tincan (started or taken over) -> TAP in its bridge
--> capture -> signalling -> links -> bindings                     the end: the other way round
+The start: directory and key, netlink, tincan (started or taken over), the TAP in its bridge, the
+capture, signalling, links, bindings. The end goes the other way round.
 """
 
 import asyncio
@@ -294,7 +294,7 @@ class App:
             log.warning("names may be taken by others after a restart: %s", error)
 
     def _may_loop(self) -> bool:
-        """Whether the TAP joins two things at all: a bridge, and a link."""
+        """Return whether the TAP joins two things at all: a bridge, and a link."""
         if self.mesh is None or self.attachment.bridge is None:
             return False
         return any(contact.linked for contact in self.mesh.topology.contacts.values())

@@ -16,6 +16,9 @@
 Fatal errors are shown to the user as one line and nothing else, so their text is one line.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 def one_line(text: str) -> str:
     """Return ``text`` with everything that could break or disturb a line of output escaped."""
@@ -110,3 +113,14 @@ class SignalError(NetworkInputError):
 
 class ControlError(ControllerError):
     """A request on the control socket that cannot be served. Its text is shown to the user."""
+
+
+@contextmanager
+def refused(what: str) -> Iterator[None]:
+    """Turn an OSError inside ``with`` into SystemRefusal that begins with ``what`` was refused."""
+    try:
+        yield
+    except PermissionError as error:
+        raise SystemRefusal(f"{what}: {error.strerror}", "run as root (sudo)") from None
+    except OSError as error:
+        raise SystemRefusal(f"{what}: {error.strerror or error}") from None

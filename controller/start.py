@@ -17,7 +17,7 @@ from controller.stopping import hold_back
 from tincan.control import messages as api
 
 CAPABILITIES: Final = {"CAP_NET_ADMIN": 12, "CAP_NET_RAW": 13}
-"""What a controller needs, and the bits of it (include/uapi/linux/capability.h)."""
+"""The capabilities that a controller needs, and their bits (linux/capability.h)."""
 LEFT_BY_TINCAN: Final = ("tincan.log", "tincan.log.1", api.SOCKET_NAME)
 """If it was killed."""
 

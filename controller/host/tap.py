@@ -35,7 +35,7 @@ AGED_OUT: Final = 0.9
 
 
 class Host(Protocol):
-    """What a placement asks of the kernel; ``netlink.Netlink`` has it. All raise SystemRefusal."""
+    """The part of ``netlink.Netlink`` that a placement needs. Every method raises SystemRefusal."""
 
     async def link(self, which: str | int) -> Link | None:
         """Return the interface of this name or index."""

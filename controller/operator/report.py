@@ -47,11 +47,11 @@ class Peer(Protocol):
 
     @property
     def present(self) -> bool:
-        """Whether a rendezvous says that it is there."""
+        """True if a rendezvous says that it is there."""
 
     @property
     def why(self) -> str:
-        """Why there is no link to it, "" if that is not known."""
+        """The reason why there is no link to it, "" if that is not known."""
 
 
 class TapSource(Protocol):

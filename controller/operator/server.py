@@ -10,8 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
 
-from controller.errors import ControllerError
-from controller.host.files import refused
+from controller.errors import ControllerError, refused
 from controller.operator.protocol import DEADLINE_S, MAX_REQUEST_BYTES, Request, Response
 from tincan.control.codec import DecodeError, decode, encode
 
