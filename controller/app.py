@@ -1,7 +1,7 @@
-"""The controller's composition root: who exists, who hears whom, and the order of start and end.
+"""The composition of a controller: its parts, who calls whom, and the order of start and end.
 
-directory and key -> netlink -> tincan (started or taken over) -> TAP in its bridge
--> capture -> signalling -> links -> bindings                     the end: the other way round
+The start: directory and key, netlink, tincan (started or taken over), the TAP in its bridge, the
+capture, signalling, links, bindings. The end goes the other way round.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ from controller.host.tap import TapPlacement
 from controller.links.negotiator import Mesh
 from controller.loops.guard import Guard
 from controller.node.counters import new_counters
-from controller.operator.report import Reporter
+from controller.operator.report import Reporter, Sources
 from controller.operator.server import ControlServer
 from controller.packets.addresses import Ip, Mac, NodeId
 from controller.packets.packets import Captured
@@ -294,7 +294,7 @@ class App:
             log.warning("names may be taken by others after a restart: %s", error)
 
     def _may_loop(self) -> bool:
-        """Whether the TAP joins two things at all: a bridge, and a link."""
+        """Return whether the TAP joins two things at all: a bridge, and a link."""
         if self.mesh is None or self.attachment.bridge is None:
             return False
         return any(contact.linked for contact in self.mesh.topology.contacts.values())
@@ -349,6 +349,7 @@ class App:
     # --- asking tincan
 
     async def links(self) -> list[api.LinkInfo]:
+        """Return every link of tincan; raise SystemRefusal."""
         links: list[api.LinkInfo] = []
         cursor: int | None = 0
         while cursor is not None:
@@ -356,6 +357,42 @@ class App:
             links += page.links
             cursor = page.next
         return links
+
+    async def fdb(self) -> list[api.FdbInfo]:
+        """Return every entry of tincan's table of MACs; raise SystemRefusal."""
+        entries: list[api.FdbInfo] = []
+        cursor: int | None = 0
+        while cursor is not None:
+            page = await self.tunnel.call("query_fdb", api.Page(cursor), api.FdbPage)
+            entries += page.entries
+            cursor = page.next
+        return entries
+
+    async def tincan_counters(self) -> dict[str, int]:
+        """Return tincan's counters; raise SystemRefusal."""
+        return await self.tunnel.call("query_counters", None, dict[str, int])
+
+    # --- for the operator
+
+    def sources(self) -> Sources:
+        """Return what the operator's reports are made from. Its functions need ``start``."""
+        return Sources(
+            node=self.node,
+            started=self.started,
+            counters=self.counters,
+            tap=self.attachment,
+            loops=self.guard,
+            snapshot=self.proxy.snapshot,
+            clear=self.proxy.clear,
+            peers=lambda: {} if self.mesh is None else self.mesh.topology.contacts,
+            name=self._name,
+            signals=lambda: [] if self.mesh is None else self.mesh.signal_states,
+            tap_offloads=lambda: self.tap_offloads,
+            capturing=lambda: self.capture is not None,
+            links=self.links,
+            fdb=self.fdb,
+            tincan_counters=self.tincan_counters,
+        )
 
     # --- end
 
@@ -372,7 +409,7 @@ class App:
 def _policy(config: Config, known: KnownPeers, node: NodeId) -> Policy:
     mentioned = {entry.node for entry in config.static} | set(config.allow)
     pins = {name: pinned for name in mentioned if (pinned := known.pinned(name)) is not None}
-    pins[config.node] = node  # whoever had it before
+    pins[config.node] = node  # our own name always means us
     return Policy(
         static=config.static,
         allow=config.allow,
@@ -403,7 +440,7 @@ async def _serve(
             await stack.enter_async_context(rendezvous)
             log.info("rendezvous: %s", rendezvous.describe())
             urls = (rendezvous.url,)
-        reporter = Reporter(config, app)
+        reporter = Reporter(config, app.sources())
         methods = {
             "status": reporter.status,
             "bindings": reporter.bindings,

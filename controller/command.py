@@ -1,4 +1,4 @@
-"""What the commands ``controller`` and ``rendezvous`` share: arguments, exit statuses, the log."""
+"""Arguments, exit statuses and the log of the commands ``controller`` and ``rendezvous``."""
 
 import argparse
 import logging

@@ -2,15 +2,22 @@
 
     ControllerError
     ├── ConfigError          a file or an option is wrong; fatal at start (exit status 2)
-    ├── SystemRefusal        the kernel or the machine said no; fatal (exit status 1)
+    ├── UnwantedText         a parser met text that is refused; becomes a ConfigError
+    ├── SystemRefusal        the kernel or the machine said no; exit status 1 unless it is caught
+    │   └── TunnelLost       tincan ended in the middle of a call; it is replaced
     ├── NetworkInputError    input from the network; never leaves its reader, raises a counter
     │   ├── MalformedFrame   a captured or relayed ARP or ND frame
     │   ├── RpcError         a message from another controller
     │   └── SignalError      a message from the rendezvous, or to it
+    ├── ChannelClosed        a websocket ended; its client connects again
+    ├── ConnectFailed        no websocket was made; its client tries again
     └── ControlError         a request on the control socket failed; answered, never fatal
 
 Fatal errors are shown to the user as one line and nothing else, so their text is one line.
 """
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 def one_line(text: str) -> str:
@@ -19,7 +26,7 @@ def one_line(text: str) -> str:
 
 
 class ControllerError(Exception):
-    """Base of the tree."""
+    """The base of every exception that the controller and the rendezvous raise on purpose."""
 
 
 class ConfigError(ControllerError):
@@ -51,7 +58,7 @@ class UnwantedText(ControllerError):
 
 
 class SystemRefusal(ControllerError):
-    """The kernel or the machine refused something we cannot live without.
+    """The kernel or the machine refused something. It ends the program unless it is caught.
 
     ``problem`` names the object; ``cure`` says what the user can do about it.
     """
@@ -60,6 +67,10 @@ class SystemRefusal(ControllerError):
         super().__init__(one_line(f"{problem}; {cure}" if cure else problem))
         self.problem = problem
         self.cure = cure
+
+
+class TunnelLost(SystemRefusal):
+    """tincan ended or closed the socket in the middle of a call."""
 
 
 class NetworkInputError(ControllerError):
@@ -81,9 +92,35 @@ class RpcError(NetworkInputError):
     """A message from another controller that does not parse."""
 
 
+class ChannelClosed(ControllerError):
+    """A websocket has ended; the text says how."""
+
+
+class ConnectFailed(ControllerError):
+    """No websocket was made; the text is one line, for people.
+
+    ``refused``: the server is there and does not want us now (an HTTP status).
+    """
+
+    def __init__(self, text: str, *, refused: bool = False) -> None:
+        super().__init__(one_line(text))
+        self.refused = refused
+
+
 class SignalError(NetworkInputError):
     """A signalling message that does not parse, or is not from whom it claims to be."""
 
 
 class ControlError(ControllerError):
     """A request on the control socket that cannot be served. Its text is shown to the user."""
+
+
+@contextmanager
+def refused(what: str) -> Iterator[None]:
+    """Turn an OSError inside ``with`` into SystemRefusal that begins with ``what`` was refused."""
+    try:
+        yield
+    except PermissionError as error:
+        raise SystemRefusal(f"{what}: {error.strerror}", "run as root (sudo)") from None
+    except OSError as error:
+        raise SystemRefusal(f"{what}: {error.strerror or error}") from None

@@ -16,7 +16,7 @@ from controller.stopping import hold_back
 from tincan.control import messages as api
 
 CAPABILITIES: Final = {"CAP_NET_ADMIN": 12, "CAP_NET_RAW": 13}
-"""What a controller needs, and the bits of it (include/uapi/linux/capability.h)."""
+"""The capabilities that a controller needs, and their bits (linux/capability.h)."""
 
 
 def check_rights(tun: Path = Path("/dev/net/tun"), status: str | None = None) -> None:

@@ -56,7 +56,7 @@ PURE = {  # events and the time in, actions out
         "signal.events",
         "signal.websocket.messages",
         "signal.websocket.presence",
-        "signal.proof",
+        "signal.websocket.proof",
         "signal.rendezvous.quota",
         "signal.rendezvous.registry",
         "signal.sealing",

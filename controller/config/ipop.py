@@ -1,4 +1,4 @@
-"""What becomes of IPOP's configuration: its keys that are gone, and its numbers for log levels."""
+"""The keys of IPOP's configuration that are gone, and its numbers for log levels. Pure."""
 
 from typing import Final
 

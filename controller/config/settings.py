@@ -11,7 +11,7 @@ from controller.config.values import IpNetwork
 from controller.packets.addresses import StaticBinding
 
 Crossing = Literal["block", "relay"]
-"""Whether a kind of frame stays on its host or crosses to the others."""
+"""The fate of a kind of frame: it stays on its host, or crosses to the others."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +44,7 @@ class Offloads:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
-    """What the user has decided. The attributes are the keys of the file, except where noted."""
+    """The user's decisions. The attributes are the keys of the file, except where noted."""
 
     file: Path
     """The file it came from; no key."""
@@ -82,15 +82,15 @@ class Config:
     controller_logging: str = "INFO"
     """The same for the controller."""
     state_dir: Path
-    """What outlives the process: the node's key, and the nodes to which names are pinned."""
+    """The directory of what outlives the process: the node's key, and which node a name means."""
     run_dir: Path
-    """What ends with the process: its lock, its sockets, tincan's log."""
+    """The directory of what ends with the process: its lock, its sockets, tincan's log."""
     dhcp: Crossing = "block"
     """DHCPv4 and DHCPv6 between hosts."""
     ra: Crossing = "block"
     """Router advertisements between hosts."""
     link_local_control: bool = False
-    """Whether frames to 01:80:c2:00:00:0x (spanning tree, LLDP) cross."""
+    """True lets frames to 01:80:c2:00:00:0x (spanning tree, LLDP) cross."""
     static: tuple[StaticBinding, ...] = ()
     """Addresses that are at one place and nowhere else."""
     allow: Mapping[str, tuple[IpNetwork, ...]] = field(default_factory=dict)

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from controller.dataplane.process import start_tincan
-from controller.errors import SystemRefusal
+from controller.errors import SystemRefusal, TunnelLost
 from tincan.control import messages as api
 from tincan.control.codec import DecodeError, Raw, Struct, decode, encode
 
@@ -51,10 +51,6 @@ MAX_BACKLOG: Final = 4096
 REPEATED: Final = frozenset({"inject", "icc", "heartbeat"})
 
 T = TypeVar("T")
-
-
-class TunnelLost(SystemRefusal):
-    """tincan ended or closed the socket in the middle of a call."""
 
 
 class _AnyResponse(Struct):

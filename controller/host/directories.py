@@ -11,8 +11,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from controller.errors import SystemRefusal
-from controller.host.files import private_directory, refused
+from controller.errors import SystemRefusal, refused
+from controller.host.files import private_directory
 
 LOCK_FILE: Final = "controller.lock"
 """The file that is locked; it holds the process id, for people."""

@@ -2,11 +2,9 @@
 
 import os
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-from controller.errors import SystemRefusal
+from controller.errors import SystemRefusal, refused
 
 
 def private_directory(path: Path) -> list[Path]:
@@ -49,14 +47,3 @@ def write_private(path: Path, data: bytes) -> None:
             stream.flush()
             os.fsync(stream.fileno())
         draft.replace(path)
-
-
-@contextmanager
-def refused(what: str) -> Iterator[None]:
-    """Turn an OSError inside ``with`` into SystemRefusal that begins with ``what`` was refused."""
-    try:
-        yield
-    except PermissionError as error:
-        raise SystemRefusal(f"{what}: {error.strerror}", "run as root (sudo)") from None
-    except OSError as error:
-        raise SystemRefusal(f"{what}: {error.strerror or error}") from None

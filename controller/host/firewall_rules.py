@@ -1,4 +1,4 @@
-"""What a firewall's rules do with frames that a bridge forwards. Pure.
+"""Verdicts of a firewall's rules about frames that a bridge forwards. Pure.
 
 A rule is judged for a new connection with the bridge as both interfaces. One with any other
 condition is taken not to match.
@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 
 class Verdict(Enum):
-    """What a rule or a chain decides; RETURN leaves it to the caller of the chain."""
+    """The decision of a rule or a chain; RETURN leaves it to the caller of the chain."""
 
     ACCEPT = "accept"
     DROP = "drop"
@@ -24,7 +24,7 @@ class Jump:
 
     chain: str
     comes_back: bool
-    """Whether the rules after this one count if that chain decides nothing."""
+    """True if the rules after this one count when that chain decides nothing."""
 
 
 Rule: TypeAlias = Verdict | Jump

@@ -35,9 +35,9 @@ class Link:
     """"" if it has none."""
     mtu: int
     up: bool
-    """Whether it was brought up."""
+    """True if it was brought up."""
     running: bool
-    """Whether it has a carrier."""
+    """True if it has a carrier."""
     loopback: bool
     kind: str
     """The kernel's kind: "bridge", "tun", "veth", ...; "" for hardware."""
@@ -48,7 +48,7 @@ class Link:
     port_state: str | None
     """The spanning tree state of a bridge port, one of _PORT_STATES; None elsewhere."""
     stp: bool
-    """Whether spanning tree runs, on a bridge."""
+    """True on a bridge that runs spanning tree."""
     forward_delay: float
     """Seconds that spanning tree waits in each state, on a bridge."""
     ageing: float
@@ -172,17 +172,17 @@ class Address:
 
     @property
     def beyond_link(self) -> bool:
-        """Whether the address means something beyond its own link."""
+        """True if the address means something beyond its own link."""
         return self.scope in _SCOPES_BEYOND_LINK
 
     @property
     def temporary(self) -> bool:
-        """Whether it is an IPv6 address that changes from day to day (RFC 8981)."""
+        """True for an IPv6 address that changes from day to day (RFC 8981)."""
         return ":" in self.ip and bool(self.flags & _TEMPORARY)
 
     @property
     def unusable(self) -> bool:
-        """Whether nothing should be sent from it: failed, deprecated or tentative."""
+        """True if nothing should be sent from it: it failed, is deprecated, or tentative."""
         bad = _DAD_FAILED | _DEPRECATED | _TENTATIVE
         return bool(self.flags & bad) and not self.flags & _OPTIMISTIC
 

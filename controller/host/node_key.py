@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 
 
 def load_key(state_dir: Path) -> PrivateKey:
-    """Return this node's key; make one if there is none yet.
+    """Return this node's key from ``state_dir``; make one if there is none yet.
 
     Raises SystemRefusal if the file cannot be read or written, is damaged, belongs to another
     user, or can be read by others.

@@ -35,7 +35,7 @@ AGED_OUT: Final = 0.9
 
 
 class Host(Protocol):
-    """What a placement asks of the kernel; ``netlink.Netlink`` has it. All raise SystemRefusal."""
+    """The part of ``netlink.Netlink`` that a placement needs. Every method raises SystemRefusal."""
 
     async def link(self, which: str | int) -> Link | None:
         """Return the interface of this name or index."""
@@ -106,6 +106,20 @@ class TapPlacement:
         self._routes: object = None
         self._configured: Link | None = None  # the bridge of that name, whoever is in it
         self._refused: str | None = None  # why the TAP is not in it
+
+    @property
+    def state(self) -> str:
+        """``absent``, ``down``, ``up``, or the spanning tree state of a bridge's port."""
+        if self.tap is None:
+            return "absent"
+        if not self.tap.up:
+            return "down"
+        return self.tap.port_state or "up"
+
+    @property
+    def bridge_name(self) -> str | None:
+        """The name of the bridge that the TAP is in."""
+        return None if self.bridge is None else self.bridge.name
 
     async def prepare(self) -> None:
         """Put a new TAP in its place: silent, in its bridge if that exists, with its addresses.

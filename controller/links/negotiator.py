@@ -30,7 +30,8 @@ from controller.links.contacts import (
 from controller.packets.addresses import Ip, NodeId
 from controller.signal.events import Absent, Event, Present, Received, Refused, SignalConnected
 from controller.signal.keys import NetworkKeys
-from controller.signal.websocket.client import SignalClient, SignalState
+from controller.signal.port import SignalState
+from controller.signal.websocket.client import SignalClient
 from controller.signal.websocket.messages import Reason
 from tincan.control import messages as api
 from tincan.control.codec import encode

@@ -1,10 +1,10 @@
-"""Asking a running controller: what is said on its control socket, and the asking side.
+"""The control socket: the messages on it, and the side that asks a running controller.
 
     -> {"method": "status", "params": {}}\n
     <- {"result": ...}\n   or   {"error": "text for the user"}\n
 
-One request for each connection of an AF_UNIX stream socket in ``run_dir``. The answering side
-is ``controller.operator.server``; this one does without asyncio, which would be a third of the
+There is one request for each connection of an AF_UNIX stream socket in ``run_dir``. The answering
+side is ``operator.server``. The asking side does without asyncio, which would be a third of the
 time that ``controller status`` takes.
 """
 
@@ -18,30 +18,30 @@ from typing import Any, Final
 from controller.errors import ControlError, SystemRefusal
 from tincan.control.codec import UNSET, DecodeError, Struct, UnsetType, decode, encode, field
 
-MAX_REQUEST: Final = 1 << 16
-"""Bytes, with the line end."""
-MAX_RESPONSE: Final = 64 << 20
-"""Bytes; 100,000 bindings take 12 MB."""
-DEADLINE: Final = 5.0
-"""In seconds: for a whole call."""
+MAX_REQUEST_BYTES: Final = 1 << 16
+"""The longest request, with its line end."""
+MAX_RESPONSE_BYTES: Final = 64 << 20
+"""The longest response; 100,000 bindings take 12 MB."""
+DEADLINE_S: Final = 5.0
+"""Time for a whole call."""
 
 
 class Request(Struct):
-    """What a subcommand asks for."""
+    """The request of a subcommand."""
 
     method: str
     params: dict[str, Any] = field(default_factory=dict)
 
 
 class Response(Struct, omit_defaults=True):
-    """What the controller answers: one of the two."""
+    """The answer of the controller: one of the two fields."""
 
     result: Any | UnsetType = UNSET
     error: str | UnsetType = UNSET
 
 
 def call(
-    path: Path, method: str, params: dict[str, Any] | None = None, deadline: float = DEADLINE
+    path: Path, method: str, params: dict[str, Any] | None = None, deadline: float = DEADLINE_S
 ) -> Any:
     """Return the result of ``method`` from the controller that listens on ``path``.
 
@@ -80,8 +80,8 @@ def _read_line(connection: socket.socket, until: float) -> bytes:
         connection.settimeout(max(until - time.monotonic(), 0.001))
         part = connection.recv(1 << 16)
         size += len(part)
-        if size > MAX_RESPONSE:
-            raise ControlError(f"the answer is larger than {MAX_RESPONSE} bytes")
+        if size > MAX_RESPONSE_BYTES:
+            raise ControlError(f"the answer is larger than {MAX_RESPONSE_BYTES} bytes")
         if not part:
             break
         parts.append(part)
@@ -89,6 +89,7 @@ def _read_line(connection: socket.socket, until: float) -> bytes:
 
 
 def _unreachable(path: Path, error: OSError) -> SystemRefusal:
+    """Return why no controller answers on ``path``, and what to do."""
     if error.errno in (errno.ENOENT, errno.ECONNREFUSED):
         return SystemRefusal(
             f'no controller is running on "{path.parent}"', "start it: controller --config FILE"

@@ -1,4 +1,4 @@
-"""The answering side of the control socket (see ``operator.protocol``), in the controller."""
+"""The side of the control socket that answers; ``operator.protocol`` has the messages."""
 
 import asyncio
 import inspect
@@ -10,29 +10,30 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
 
-from controller.errors import ControllerError
-from controller.host.files import refused
-from controller.operator.protocol import DEADLINE, MAX_REQUEST, Request, Response
+from controller.errors import ControllerError, refused
+from controller.operator.protocol import DEADLINE_S, MAX_REQUEST_BYTES, Request, Response
 from tincan.control.codec import DecodeError, decode, encode
 
 MAX_CLIENTS: Final = 16
-"""At once; subcommands are short."""
+"""Connections at a time; subcommands are short."""
 
 Method = Callable[[dict[str, Any]], object | Awaitable[object]]
-"""Takes the request's parameters and returns what to answer, anything that ``codec.encode``
-takes. ControllerError and DecodeError are told to the asker."""
+"""Takes the request's parameters and returns the answer, anything that ``codec.encode`` takes.
+
+The asker is told the text of a ControllerError or DecodeError.
+"""
 
 log = logging.getLogger(__name__)
 
 
 class ControlServer:
-    """Answers the subcommands on a socket of mode 0600.
+    """The control socket, of mode 0600, inside ``async with``.
 
         async with ControlServer(config.control_socket, {"status": status, ...}):
             ...
 
-    Whoever starts one must hold the socket's directory (``host.directories.hold``): a socket
-    that is there already is taken for the leftover of a process that was killed.
+    Hold the socket's directory (``host.directories.hold``) before: a socket that is there already
+    is taken for the leftover of a process that was killed.
     """
 
     def __init__(self, path: Path, methods: Mapping[str, Method]) -> None:
@@ -50,7 +51,7 @@ class ControlServer:
                 listener.bind(str(self._path))
                 os.chmod(self._path, 0o600)  # nobody can connect before listen()
                 self._server = await asyncio.start_unix_server(
-                    self._accepted, sock=listener, limit=MAX_REQUEST
+                    self._accepted, sock=listener, limit=MAX_REQUEST_BYTES
                 )
             except OSError:
                 listener.close()
@@ -81,7 +82,7 @@ class ControlServer:
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, full: bool
     ) -> None:
         try:
-            async with asyncio.timeout(DEADLINE):
+            async with asyncio.timeout(DEADLINE_S):
                 writer.write(_refusal("too many are asking") if full else await self._serve(reader))
                 await writer.drain()
                 writer.close()

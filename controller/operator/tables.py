@@ -1,4 +1,4 @@
-"""Status for people: tables that one reads at a glance. The one module that imports rich.
+"""Tables of the status for people. The one module that imports rich.
 
 Text that other nodes chose (names) reaches the terminal as plain text with its control
 characters escaped.
@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from controller.errors import ControlError, one_line
+from controller.operator.paths import explain_path
 from controller.operator.status import (
     Bindings,
     BindingStatus,
@@ -24,14 +25,13 @@ from controller.operator.status import (
     GatewayStatus,
     PeerStatus,
     Status,
-    explain_path,
 )
 from tincan.control.codec import DecodeError, convert
 
 PIPE_WIDTH: Final = 200
-"""Columns when nobody looks: nothing is cut in a file or a pipe."""
-WATCH_EVERY: Final = 1.0
-"""Seconds."""
+"""Columns in a file or a pipe, where nothing shall be cut."""
+WATCH_EVERY_S: Final = 1.0
+"""Time between two tables of ``watch_bindings``."""
 
 _STATE_STYLES: Final = {
     "connected": "green",
@@ -48,7 +48,7 @@ def show_status(answer: object) -> None:
 
 
 def show_bindings(answer: object) -> None:
-    """Print the answer to ``bindings`` for people; raise ControlError likewise."""
+    """Print the answer to ``bindings`` for people; raise ControlError if it has another shape."""
     _console().print(_bindings(_shaped(answer, Bindings)))
 
 
@@ -62,11 +62,11 @@ def watch_bindings(ask: Callable[[], object]) -> None:
         while True:
             console.print(_bindings(_shaped(ask(), Bindings)))
             sys.stdout.flush()
-            time.sleep(WATCH_EVERY)
+            time.sleep(WATCH_EVERY_S)
     with Live(console=console, auto_refresh=False, screen=True) as live:
         while True:
             live.update(_bindings(_shaped(ask(), Bindings)), refresh=True)
-            time.sleep(WATCH_EVERY)
+            time.sleep(WATCH_EVERY_S)
 
 
 def _console() -> Console:
@@ -77,6 +77,7 @@ def _console() -> Console:
 
 
 def _shaped(answer: object, kind: type[Any]) -> Any:
+    """Return the answer as a ``kind``; raise ControlError if it has another shape."""
     try:
         return convert(answer, kind)
     except DecodeError as error:
@@ -184,7 +185,7 @@ def _blocked(blocked: Iterable[BlockedStatus]) -> list[RenderableType]:
 
 
 def _counters(counters: dict[str, int | dict[str, int]]) -> list[RenderableType]:
-    """One line for each group that has counted anything; zeros are for programs."""
+    """Return a line for each group that has counted anything; zeros are for programs."""
     single = {name: count for name, count in counters.items() if isinstance(count, int)}
     groups = {name: group for name, group in counters.items() if isinstance(group, dict)}
     lines = []
@@ -213,6 +214,7 @@ def _table(*headings: str) -> Table:
 
 
 def _line(text: str, style: str = "") -> Text:
+    """Return ``text`` with what could disturb a terminal escaped."""
     return Text(one_line(text), style=style)
 
 

@@ -1,10 +1,9 @@
-"""Signalling: how nodes that do not know each other's addresses come to talk.
+"""Signalling: how nodes without a link meet. It carries sealed offers, and nothing else.
 
-messages, proof, sealing      what is said, how membership is proven, what is sealed   (pure)
-registry, quota               the rendezvous' state and limits                         (pure)
-presence, events, backoff     a node's state, what it tells, when it tries again       (pure)
-transport                     websockets, the only import of that library
-rendezvous, stun, endpoint    the server; embeddable
-client                        SignalClient, one for each rendezvous
-cli                           the command ``rendezvous``
+port          what a way of signalling does for links: Signalling, SignalState
+events        what it tells: Present, Absent, Received, ...                   (pure)
+keys          the keys that the network's secret turns into                   (pure)
+sealing       messages and names that only members can read or make           (pure)
+websocket/    the node's side of a rendezvous: the port over websockets
+rendezvous/   the rendezvous itself, as a command and inside a controller
 """

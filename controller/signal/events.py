@@ -1,4 +1,4 @@
-"""What SignalClient tells the application.
+"""The events of signalling, whatever carries it.
 
 Node ids are 64 lowercase hexadecimal digits. Presence is a hint: the rendezvous can withhold
 or delay it, and after its restart members come back one by one. Links must not depend on it.
@@ -15,13 +15,16 @@ class SignalConnected:
 
 @dataclass(frozen=True, slots=True)
 class SignalLost:
-    """The connection ended; the client keeps trying. Who was present is still believed."""
+    """The connection ended; the client keeps trying. Members are still believed to be there."""
 
 
 @dataclass(frozen=True, slots=True)
 class Present:
-    """A member is there. Again, with another session, when it has connected anew: whatever was
-    sent to its former session and not answered will not be."""
+    """A member is there.
+
+    It comes again, with another session, when the member has connected anew: whatever was sent to
+    its former session and not answered will not be.
+    """
 
     id: str
     name: str

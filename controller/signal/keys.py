@@ -1,4 +1,4 @@
-"""What a network's secret turns into, and nothing else about it.
+"""The keys that a network's secret turns into. Pure.
 
     root        = HKDF-SHA256(ikm=secret, salt="switchmode 1", info="network " + name)   32 bytes
     psk         = HKDF-Expand(root, "psk")          Noise pre-shared key of every link
@@ -23,8 +23,7 @@ from typing import Final
 from tincan.crypto.primitives import SigningKey, hkdf, hkdf_expand
 
 SALT: Final = b"switchmode 1"
-NETWORK_ID_SIZE: Final = 16
-"""Bytes."""
+NETWORK_ID_BYTES: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +45,7 @@ class NetworkKeys:
         root = hkdf(secret.encode("utf-8", "surrogatepass"), SALT, b"network " + name, 32)
         return cls(
             network=network,
-            network_id=hkdf_expand(root, b"id", NETWORK_ID_SIZE),
+            network_id=hkdf_expand(root, b"id", NETWORK_ID_BYTES),
             psk=hkdf_expand(root, b"psk", 32),
             seal=hkdf_expand(root, b"seal", 32),
             card=hkdf_expand(root, b"card", 32),

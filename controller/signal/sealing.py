@@ -1,4 +1,4 @@
-"""What members say to each other past the rendezvous: sealed, so that it can only carry it.
+"""Sealed messages between members: a rendezvous that carries them cannot read or forge them. Pure.
 
 A sealed body (12 + 16 + 8 + payload + 16 bytes):
 
@@ -7,9 +7,9 @@ A sealed body (12 + 16 + 8 + payload + 16 bytes):
     aad = label || sender || receiver || receiver's session
 
 Only these two nodes can compute the key, and only with the network's secret; the direction is
-part of it, so a message cannot be turned back on its sender. The receiver's session is new for
-each of its connections, which kills everything older; within one, the sequence of each of the
-sender's sessions only rises. That leaves the rendezvous dropping, delaying and correlating.
+part of it, so a message cannot be returned to its sender. The receiver's session is new for
+each of its connections, which voids everything older; within one, the sequence of each of the
+sender's sessions only rises. What a rendezvous can still do is drop, delay and correlate.
 
 A card is a node's name for the other members:
 
@@ -17,7 +17,7 @@ A card is a node's name for the other members:
 
 The rendezvous cannot invent members: it has no card for them.
 
-Everything here is pure; nonces are arguments.
+Nonces are arguments.
 """
 
 import struct
@@ -25,7 +25,6 @@ from typing import Annotated, Final
 
 from controller.errors import SignalError
 from controller.signal.keys import NetworkKeys
-from controller.signal.websocket.messages import MAX_BODY, MAX_PAYLOAD, SESSION_SIZE
 from tincan.control.codec import DecodeError, Meta, Struct, decode, encode
 from tincan.crypto.primitives import (
     NONCE_SIZE,
@@ -39,24 +38,29 @@ from tincan.crypto.primitives import (
 
 LABEL: Final = b"switchmode 1 sealed"
 CARD_LABEL: Final = b"switchmode 1 card"
-INNER: Final = struct.Struct(f">{SESSION_SIZE}sQ")
-"""Sender's session, sequence."""
+SESSION_BYTES: Final = 16
+"""The length of a session's name; it is random, so that no two sessions ever share one."""
+INNER: Final = struct.Struct(f">{SESSION_BYTES}sQ")
+"""The head of a sealed body's inside: the sender's session and the sequence."""
+MAX_PAYLOAD_BYTES: Final = 32 * 1024
+"""The longest message of one node to another: an offer has about 2 KiB."""
+MAX_BODY_BYTES: Final = MAX_PAYLOAD_BYTES + NONCE_SIZE + INNER.size + TAG_SIZE
+"""The longest sealed body."""
 MAX_NAME: Final = 64
-"""Characters of a node's name; a card has to fit in MAX_CARD."""
-
-__all__ = ["MAX_NAME", "Pair", "Sealed", "make_card", "open_card"]
+"""Characters of a node's name; a card has to fit in messages.MAX_CARD_BYTES."""
 
 
 class Sealed(Struct, frozen=True):
     """The inside of a sealed body."""
 
-    session: bytes  # the sender's
+    session: bytes
+    """The sender's session."""
     sequence: int
     payload: bytes
 
 
 class Pair:
-    """The two keys between this node and one other. Making one costs a DH: about 0.1 ms."""
+    """The two keys between this node and one other. Making a pair costs a DH: about 0.1 ms."""
 
     __slots__ = ("_incoming", "_outgoing", "_prefix_in", "_prefix_out")
 
@@ -72,15 +76,15 @@ class Pair:
         self._incoming = Aead(hkdf(shared, keys.seal, self._prefix_in, 32))
 
     def seal(self, message: Sealed, receiver_session: bytes, nonce: bytes) -> bytes:
-        """Return the body. ``nonce`` is 12 random bytes; the payload is MAX_PAYLOAD at most."""
-        if len(message.payload) > MAX_PAYLOAD:
+        """Return the body. ``nonce``: 12 random bytes; the payload: up to MAX_PAYLOAD_BYTES."""
+        if len(message.payload) > MAX_PAYLOAD_BYTES:
             raise ValueError(f"{len(message.payload)} bytes are too many to seal")
         inner = INNER.pack(message.session, message.sequence) + message.payload
         return nonce + self._outgoing.encrypt(nonce, inner, self._prefix_out + receiver_session)
 
     def open(self, body: bytes, own_session: bytes) -> Sealed:
         """Return what the peer sealed for this session of ours; raise SignalError."""
-        if not NONCE_SIZE + INNER.size + TAG_SIZE <= len(body) <= MAX_BODY:
+        if not NONCE_SIZE + INNER.size + TAG_SIZE <= len(body) <= MAX_BODY_BYTES:
             raise SignalError("signal_malformed")
         try:
             inner = self._incoming.decrypt(
@@ -93,7 +97,8 @@ class Pair:
 
 
 class _Card(Struct):
-    # Unknown fields are ignored, so that a later version may say more.
+    """The inside of a card. Unknown fields are ignored, so that a later version may say more."""
+
     name: Annotated[str, Meta(max_length=MAX_NAME)]
 
 

@@ -1,4 +1,4 @@
-"""How much one address may ask of a public server: token buckets and admission. Pure.
+"""Limits on what one address may ask of a public server: token buckets and admission. Pure.
 
 Time is an argument, in monotonic seconds. Nothing here grows beyond its named bound.
 """
@@ -34,23 +34,34 @@ def source_of(host: str) -> str:
 class Limits:
     """What one rendezvous will carry. Every number is a bound on what strangers can make it do."""
 
-    connections: int = 1024  # in all; each may hold QUEUE_BYTES (transport.py)
-    connections_per_address: int = 64  # many nodes may share one NAT
-    connects_per_second: float = 2.0  # per address: 120 a minute
-    connects_burst: float = 120.0  # per address: a full NAT coming back after a restart
-    tokens_per_second: float = 200.0  # per address: one for each message and one for each KiB
-    tokens_burst: float = 1000.0  # per address: an offer to each of 255 members; under QUEUE_BYTES
-    members: int = 256  # per network; a join is told to all of them
-    networks: int = 256  # names pinned at once
-    pin_grace: float = 120.0  # seconds that a name stays pinned while its members are away
+    connections: int = 1024
+    """Connections in all; each may hold QUEUE_BYTES (transport.py)."""
+    connections_per_address: int = 64
+    """Connections from one address: many nodes may share one NAT."""
+    connects_per_second: float = 2.0
+    """New connections from one address: 120 a minute."""
+    connects_burst: float = 120.0
+    """New connections at once from one address: a full NAT that comes back after a restart."""
+    tokens_per_second: float = 200.0
+    """Tokens for one address; a message costs one, and each KiB costs one."""
+    tokens_burst: float = 1000.0
+    """Tokens at once: an offer to each of 255 members; less than QUEUE_BYTES."""
+    members: int = 256
+    """Members of one network; a join is told to all of them."""
+    networks: int = 256
+    """Names pinned at once."""
+    pin_grace: float = 120.0
+    """Seconds that a name stays pinned while its members are away."""
 
 
 class Admission(enum.Enum):
-    """What to do with a new connection."""
+    """The decision about a new connection."""
 
     WELCOME = enum.auto()
-    REFUSE = enum.auto()  # say why (HTTP 429), then close
-    DROP = enum.auto()  # not worth a reply
+    REFUSE = enum.auto()
+    """Say why (HTTP 429), then close."""
+    DROP = enum.auto()
+    """Close without an answer."""
 
 
 class Gate:
@@ -66,6 +77,7 @@ class Gate:
 
     @property
     def connections(self) -> int:
+        """The number of open connections."""
         return self._open.total()
 
     def enter(self, source: str, now: float) -> Admission:
@@ -82,7 +94,7 @@ class Gate:
         return Admission.WELCOME
 
     def leave(self, source: str) -> None:
-        """A connection of ``source`` that entered has ended."""
+        """Note that a connection of ``source`` that entered has ended."""
         self._open[source] -= 1
         if self._open[source] <= 0:
             del self._open[source]

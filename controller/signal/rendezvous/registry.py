@@ -1,6 +1,6 @@
-"""The rendezvous without its sockets: who is in which network, and who hears of it. Pure.
+"""The rendezvous without its sockets: the members of each network, and what they hear. Pure.
 
-The adapter (rendezvous.py) numbers its connections, feeds ``opened``, ``received`` and
+The adapter (server.py) numbers its connections, feeds ``opened``, ``received`` and
 ``closed``, and carries out what they return, in order. A connection's life:
 
     CHALLENGED --join proven--> MEMBER --closed, replaced or malformed--> (forgotten)
@@ -18,7 +18,6 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from controller.errors import SignalError, one_line
-from controller.signal.proof import proven
 from controller.signal.rendezvous.quota import Limits
 from controller.signal.websocket.messages import (
     PAGE_MEMBERS,
@@ -36,6 +35,7 @@ from controller.signal.websocket.messages import (
     decode_from_node,
     encode,
 )
+from controller.signal.websocket.proof import proven
 from tincan.crypto.primitives import PrivateKey, same
 
 
@@ -65,6 +65,8 @@ Output: TypeAlias = Transmit | HangUp | Log
 
 
 class Phase(enum.Enum):
+    """The states of a connection in the picture above."""
+
     CHALLENGED = enum.auto()
     MEMBER = enum.auto()
 
@@ -84,7 +86,8 @@ class _Network:
     key: bytes
     permanent: bool = False
     members: dict[str, _Client] = field(default_factory=dict)
-    empty_since: float = 0.0  # meaningful while there are no members
+    empty_since: float = 0.0
+    """When the last member left; it means something only while there are no members."""
 
 
 class Registry:
@@ -98,7 +101,7 @@ class Registry:
         limits: Limits | None = None,
         counters: Counter[str] | None = None,
     ) -> None:
-        """``private``: a key made for this run. ``pins``: network name -> membership key."""
+        """Begin without members. ``pins``: by name the membership key; ``private``: of this run."""
         self.counters: Counter[str] = Counter() if counters is None else counters
         self._private = private
         self._limits = limits or Limits()
@@ -112,13 +115,13 @@ class Registry:
         return {name: len(net.members) for name, net in self._networks.items() if net.members}
 
     def opened(self, client: int, address: str, nonce: bytes) -> list[Output]:
-        """A connection came. ``nonce``: 32 random bytes. ``address`` is for the log only."""
+        """Challenge a new connection. ``nonce``: 32 random bytes; ``address`` is for the log."""
         challenge = Challenge(VERSION, nonce, self._private.public)
         self._clients[client] = _Client(client, address, challenge)
         return [Transmit(client, encode(challenge))]
 
     def received(self, client: int, data: bytes, now: float) -> list[Output]:
-        """A message came on connection ``client``. Nothing in it makes this raise."""
+        """Handle a message of connection ``client``; nothing in it makes this raise."""
         known = self._clients.get(client)
         if known is None:  # refused or replaced, and still talking
             return []
@@ -137,11 +140,11 @@ class Registry:
                 return self._refuse(known, Reason.MALFORMED, now)
 
     def closed(self, client: int, now: float) -> list[Output]:
-        """Connection ``client`` has ended, for whatever reason."""
+        """Forget connection ``client``, which has ended for whatever reason."""
         known = self._clients.get(client)
         return [] if known is None else self._forget(known, now)
 
-    # Joining
+    # --- joining
 
     def _join(self, client: _Client, join: Join, now: float) -> list[Output]:
         reason = self._objection(client, join, now)
@@ -174,7 +177,7 @@ class Registry:
         return output
 
     def _objection(self, client: _Client, join: Join, now: float) -> Reason | None:
-        """Why ``join`` cannot be accepted: cheap reasons first, signatures last."""
+        """Return why ``join`` is not accepted; cheap reasons come first, signatures last."""
         if join.version != VERSION:
             return Reason.VERSION
         network = self._networks.get(join.network)
@@ -203,7 +206,7 @@ class Registry:
             Transmit(client.number, encode(Members(page, page is not pages[-1]))) for page in pages
         ]
 
-    # Relaying and leaving
+    # --- relaying and leaving
 
     def _relay(self, client: _Client, message: Send) -> list[Output]:
         assert client.member is not None
@@ -251,7 +254,7 @@ class Registry:
     def _refusal(client: int, reason: Reason) -> Transmit:
         return Transmit(client, encode(Refused(reason.value)))
 
-    # Pins
+    # --- pins
 
     def _expired(self, network: _Network, now: float) -> bool:
         return now - network.empty_since >= self._limits.pin_grace
@@ -260,7 +263,7 @@ class Registry:
         return len(self._networks) < self._limits.networks or self._oldest_empty() is not None
 
     def _make_room(self, now: float) -> None:
-        """Before a name is added: forget what has expired, or else the longest empty name."""
+        """Make room for a name: forget those that expired, or else the one empty for longest."""
         for name in [
             name
             for name, network in self._networks.items()

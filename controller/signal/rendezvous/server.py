@@ -5,7 +5,7 @@
 
 ``controller`` embeds it for ``"signal": {"listen": ...}`` with ``networks={name: key}`` of its
 own network; the command ``rendezvous`` runs it alone. It opens no file and needs no privilege.
-Its port is public: see quota.Limits, transport.py and stun.py for what strangers may use.
+Its port is public: quota.Limits, transport.py and stun.py bound what strangers may use.
 """
 
 import asyncio
@@ -17,27 +17,28 @@ from types import TracebackType
 from typing import Final
 
 from controller.config.endpoint import Endpoint
-from controller.errors import SystemRefusal
+from controller.errors import ChannelClosed, SystemRefusal
 from controller.node.rates import Bucket
 from controller.signal.rendezvous.quota import Admission, Gate, Limits, source_of
 from controller.signal.rendezvous.registry import HangUp, Log, Output, Registry, Transmit
 from controller.signal.rendezvous.sockets import bind
 from controller.signal.rendezvous.stun import StunServer
-from controller.signal.websocket.messages import NONCE_SIZE
-from controller.signal.websocket.transport import Channel, ChannelClosed, Listener
+from controller.signal.websocket.messages import NONCE_BYTES
+from controller.signal.websocket.transport import Channel, Listener
 from tincan.crypto.primitives import PrivateKey, random_bytes
 
-JOIN_TIMEOUT: Final = 10.0
-"""Seconds from the challenge to a proven answer."""
+JOIN_TIMEOUT_S: Final = 10.0
+"""Time from the challenge to a proven answer."""
 LOG_RATE: Final = 1.0
-"""Lines a second that strangers can cause."""
+"""Log lines a second that strangers can cause."""
 LOG_BURST: Final = 50.0
+"""Log lines at once that strangers can cause."""
 
 log = logging.getLogger(__name__)
 
 
 class Rendezvous:
-    """Serves from ``async with`` to its end. Entering raises SystemRefusal if it cannot listen."""
+    """A rendezvous that serves inside ``async with``; entering raises SystemRefusal."""
 
     def __init__(
         self,
@@ -49,9 +50,10 @@ class Rendezvous:
         limits: Limits | None = None,
         counters: Counter[str] | None = None,
     ) -> None:
-        """``networks``: name -> 32-byte membership key; if there are any, no others are served.
+        """Prepare to listen. ``networks``: by name the 32-byte membership key.
 
-        ``need_stun`` false: serve without STUN, and say so, if its port cannot be had.
+        If there are any ``networks``, no others are served. With ``need_stun`` false, a STUN port
+        that cannot be had is logged, and the rest is served.
         """
         self.counters: Counter[str] = Counter() if counters is None else counters
         self.port = listen.port
@@ -71,12 +73,12 @@ class Rendezvous:
 
     @property
     def url(self) -> str:
-        """Where a client on this machine finds it."""
+        """The URL for a client on this machine."""
         host = "127.0.0.1" if self._listen.host in ("", "0.0.0.0") else self._listen.host
         return f"ws://{f'[{host}]' if ':' in host else host}:{self.port}"
 
     def describe(self) -> str:
-        """One line for the log: what is served, and where."""
+        """Return one line for the log: what is served, and where."""
         text = f"signalling on tcp {Endpoint(self._listen.host, self.port)}"
         if self._stun_endpoint is not None and self.stun_port is not None:
             text += f", STUN on udp {Endpoint(self._stun_endpoint.host, self.stun_port)}"
@@ -123,9 +125,10 @@ class Rendezvous:
             self._stun.close()
         await self._listener.close()
 
-    # Doorkeeper (transport.py)
+    # --- the doorkeeper of transport.py
 
     def enter(self, host: str) -> str | None:
+        """Decide about a connection; see ``transport.Doorkeeper``."""
         match self._gate.enter(source_of(host), self._now()):
             case Admission.WELCOME:
                 return None
@@ -138,19 +141,21 @@ class Rendezvous:
                 raise ConnectionRefusedError
 
     def leave(self, host: str) -> None:
+        """Note the end of a connection."""
         self._gate.leave(source_of(host))
 
     def meter(self, host: str, messages: int, size: int) -> float:
+        """Charge what was read; return for how many seconds to read nothing more."""
         return self._gate.meter(source_of(host), messages, size, self._now())
 
-    # One connection
+    # --- one connection
 
     async def _handle(self, channel: Channel, host: str) -> None:
         number = self._next
         self._next += 1
         self._channels[number] = channel
         try:
-            self._carry_out(self._registry.opened(number, host, random_bytes(NONCE_SIZE)))
+            self._carry_out(self._registry.opened(number, host, random_bytes(NONCE_BYTES)))
             async with asyncio.TaskGroup() as group:
                 reader = group.create_task(self._read(number, channel))
                 await channel.pump()  # returns when the registry hangs up
@@ -166,7 +171,7 @@ class Rendezvous:
 
     async def _read(self, number: int, channel: Channel) -> None:
         try:
-            async with asyncio.timeout(JOIN_TIMEOUT):
+            async with asyncio.timeout(JOIN_TIMEOUT_S):
                 self._receive(number, await channel.receive())
         except TimeoutError:
             self.counters["signal_refused.silent"] += 1

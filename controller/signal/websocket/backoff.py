@@ -1,38 +1,43 @@
-"""When to knock again at a rendezvous that did not let us in. Pure."""
+"""The delays between attempts to join a rendezvous."""
 
 import enum
 import random
 from collections.abc import Callable
 from typing import Final
 
-QUICK_DELAY: Final = 0.3
-"""In seconds: everything is often started together: be there when it is up."""
+QUICK_DELAY_S: Final = 0.3
+"""The first delays: nodes and rendezvous are often started together, and it is soon there."""
 QUICK_TRIES: Final = 10
-"""So 3 s of that, then a rendezvous is gone for longer."""
+"""Attempts at that pace; a rendezvous that is missing after 3 s is gone for longer."""
 GROWTH: Final = 2.0
-TROUBLE_CAP: Final = 30.0
-"""Seconds between tries while it cannot be reached."""
-REFUSED_FIRST: Final = 1.0
-"""In seconds: it said to come later (quota, full)."""
-UNWELCOME_FIRST: Final = 5.0
-"""In seconds: only a person can change a wrong secret."""
-UNWELCOME_CAP: Final = 300.0
+"""The factor from one delay to the next."""
+TROUBLE_CAP_S: Final = 30.0
+"""The longest delay while the rendezvous cannot be reached, or has no room."""
+REFUSED_FIRST_S: Final = 1.0
+"""The first delay after the rendezvous said to come later (quota, full)."""
+UNWELCOME_FIRST_S: Final = 5.0
+"""The first delay after a refusal that only a person can change, such as a wrong secret."""
+UNWELCOME_CAP_S: Final = 300.0
+"""The longest delay after such a refusal."""
 JITTER: Final = 0.25
-"""Of the delay, either way: nodes of one outage must not return as one."""
-STABLE_AFTER: Final = 10.0
-"""Seconds joined; less than that was no success."""
+"""The part of a delay that chance adds or takes: nodes of one outage must not return as one."""
+STABLE_AFTER_S: Final = 10.0
+"""A connection that lasted for less is no success."""
 
 
 class Failure(enum.Enum):
-    """What kind of end a connection had."""
+    """The kinds of ends that a connection has."""
 
-    TROUBLE = enum.auto()  # refused TCP, no route, no such name, lost
-    REFUSED = enum.auto()  # the rendezvous has no room now
-    UNWELCOME = enum.auto()  # it will never take us as we are
+    TROUBLE = enum.auto()
+    """TCP refused, no route, no such name, or lost."""
+    REFUSED = enum.auto()
+    """The rendezvous has no room now."""
+    UNWELCOME = enum.auto()
+    """The rendezvous will never admit us as we are."""
 
 
 class Backoff:
-    """Gives the delay before each next try."""
+    """The delay before each next attempt. Call ``failed`` after each end of a connection."""
 
     def __init__(self, uniform: Callable[[float, float], float] = random.uniform) -> None:
         self._uniform = uniform
@@ -40,7 +45,7 @@ class Backoff:
         self._failures = 0
 
     def succeeded(self) -> None:
-        """A connection has been stable, or circumstances have changed: start afresh."""
+        """Start afresh, because a connection was stable or circumstances have changed."""
         self._failures = 0
 
     def failed(self, kind: Failure) -> float:
@@ -53,9 +58,9 @@ class Backoff:
         match kind:
             case Failure.TROUBLE:
                 slow = max(0, tries - QUICK_TRIES + 1)
-                delay = min(TROUBLE_CAP, QUICK_DELAY * GROWTH**slow)
+                delay = min(TROUBLE_CAP_S, QUICK_DELAY_S * GROWTH**slow)
             case Failure.REFUSED:
-                delay = min(TROUBLE_CAP, REFUSED_FIRST * GROWTH**tries)
+                delay = min(TROUBLE_CAP_S, REFUSED_FIRST_S * GROWTH**tries)
             case Failure.UNWELCOME:
-                delay = min(UNWELCOME_CAP, UNWELCOME_FIRST * GROWTH**tries)
+                delay = min(UNWELCOME_CAP_S, UNWELCOME_FIRST_S * GROWTH**tries)
         return delay * self._uniform(1 - JITTER, 1 + JITTER)

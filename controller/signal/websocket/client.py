@@ -1,43 +1,31 @@
-"""A node's standing connection to one rendezvous.
-
-    client = SignalClient("ws://rendezvous.example:8765", keys, private, "host-a", on_event)
-    group.create_task(client.run())          # until cancelled; never raises anything else
-    client.send(peer_id, payload)            # False: not now; try again upon Present
-    client.network_changed()                 # addresses or routes changed: do not wait
-    client.state                             # for status: url, connected, error
-
-``on_event`` is called in the loop with one Event (events.py) at a time. It must not block; an
-exception of it ends ``run``. Several rendezvous are several clients: each has presence of its
-own, and a message sealed for one cannot be replayed through another.
-"""
+"""A node's standing connection to one rendezvous: signalling over websockets."""
 
 import asyncio
 import logging
 import math
 import ssl
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Final
 
-from controller.errors import one_line
-from controller.signal.events import Event, Refused, SignalConnected
+from controller.errors import ChannelClosed, ConnectFailed, one_line
+from controller.signal.events import Refused, SignalConnected
 from controller.signal.keys import NetworkKeys
-from controller.signal.websocket.backoff import STABLE_AFTER, Backoff, Failure
+from controller.signal.port import Listener, SignalState
+from controller.signal.websocket.backoff import STABLE_AFTER_S, Backoff, Failure
 from controller.signal.websocket.messages import Reason
 from controller.signal.websocket.presence import Phase, Presence, Renew, Transmit
-from controller.signal.websocket.transport import Channel, ChannelClosed, ConnectFailed, connect
+from controller.signal.websocket.transport import Channel, connect
 from tincan.crypto.primitives import PrivateKey
 
-JOIN_TIMEOUT: Final = 10.0
-"""Seconds from an open websocket to the list of members."""
-PROBE_TIMEOUT: Final = 2.0
-"""Seconds for a sign of life after a change of the network."""
+JOIN_TIMEOUT_S: Final = 10.0
+"""Time from an open websocket to the list of members."""
+PROBE_TIMEOUT_S: Final = 2.0
+"""Time for a sign of life after a change of the network."""
 MAX_REMEMBERED_ERRORS: Final = 8
-"""Texts logged during one outage, so that none is repeated."""
-
-# What waiting a little does not cure, by the reason the rendezvous gives.
+"""Texts that are logged once only during an outage."""
 UNWELCOME: Final = frozenset(
     {
         Reason.WRONG_SECRET,
@@ -48,6 +36,7 @@ UNWELCOME: Final = frozenset(
         Reason.MALFORMED,
     }
 )
+"""Reasons of the rendezvous that a short wait does not cure."""
 EXPLAINED: Final[dict[str, str]] = {
     Reason.WRONG_SECRET: "wrong secret: others use this network's name with another secret",
     Reason.UNKNOWN_NETWORK: "it does not serve a network of this name",
@@ -55,27 +44,31 @@ EXPLAINED: Final[dict[str, str]] = {
     Reason.BAD_PROOF: "it does not accept our proof of membership",
     Reason.VERSION: "it speaks another version of the protocol",
 }
+"""What people are told about a reason."""
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class SignalState:
-    """``error`` is why it is not connected, None if it is or nothing is known yet."""
-
-    url: str
-    connected: bool
-    error: str | None
-
-
-@dataclass(frozen=True, slots=True)
 class _End:
+    """How a connection ended, and what people are told about it."""
+
     failure: Failure
     text: str
 
 
 class SignalClient:
-    """See the module's text."""
+    """Signalling (``signal.port``) through one rendezvous.
+
+        client = SignalClient("ws://rendezvous.example:8765", keys, private, "host-a", on_event)
+        group.create_task(client.run())          # until cancelled; never raises anything else
+        client.send(peer_id, payload)            # False: not now; try again upon Present
+        client.network_changed()                 # addresses or routes changed: do not wait
+        client.state                             # for status: url, connected, error
+
+    Several rendezvous are several clients: each has presence of its own, and a message sealed for
+    one cannot be replayed through another.
+    """
 
     def __init__(
         self,
@@ -83,13 +76,16 @@ class SignalClient:
         keys: NetworkKeys,
         private: PrivateKey,
         name: str,
-        on_event: Callable[[Event], None],
+        on_event: Listener,
         *,
         counters: Counter[str] | None = None,
         tls: ssl.SSLContext | None = None,
         backoff: Backoff | None = None,
     ) -> None:
-        """``name``: this node's name for people. ``tls``: instead of the default context."""
+        """Make a client; ``name`` is this node's name for people.
+
+        ``tls`` replaces the system's default context, ``backoff`` the usual delays.
+        """
         self.counters: Counter[str] = Counter() if counters is None else counters
         self._url = url
         self._on_event = on_event
@@ -105,6 +101,7 @@ class SignalClient:
 
     @property
     def state(self) -> SignalState:
+        """The state of the connection."""
         return SignalState(self._url, self._presence.phase is Phase.JOINED, self._error)
 
     @property
@@ -112,22 +109,22 @@ class SignalClient:
         """Names of the members believed to be there, by id."""
         return self._presence.peers
 
-    def send(self, to: str, payload: bytes) -> bool:
-        """Seal ``payload`` (at most MAX_PAYLOAD bytes) and queue it for node ``to``.
+    def send(self, peer: str, payload: bytes) -> bool:
+        """Seal ``payload`` (at most MAX_PAYLOAD_BYTES) and queue it for ``peer``.
 
         True is no promise that it arrives. False: not connected, no such member present, too
         long, or the queue is full.
         """
         if self._channel is None:
             return False
-        message = self._presence.seal(to, payload)
+        message = self._presence.seal(peer, payload)
         return message is not None and self._channel.post(message)
 
     def network_changed(self, gone: Collection[str] = ()) -> None:
-        """Addresses or routes are other than before: retry now, or check the connection.
+        """Retry now, or check the connection, because addresses or routes of this host changed.
 
-        One from an address that is ``gone`` is dead, and is not waited for; nor is an attempt
-        that was begun before: it may have come from there, or by a way that is no more.
+        A connection from an address that is ``gone`` is dead, and is not waited for. An attempt
+        that was begun before is given up: it may use such an address or a route that is gone.
         """
         self._backoff.succeeded()
         if self._attempt is not None:
@@ -143,17 +140,18 @@ class SignalClient:
             self._hurry.clear()
             self._joined_at = math.inf
             end = await self._connection()
-            if end.failure is Failure.TROUBLE and loop.time() - self._joined_at >= STABLE_AFTER:
+            if end.failure is Failure.TROUBLE and loop.time() - self._joined_at >= STABLE_AFTER_S:
                 self._backoff.succeeded()
             delay = self._backoff.failed(end.failure)
-            self._failed(end.text, delay)
+            self._failed(end.text)
             try:
                 async with asyncio.timeout(delay):
                     await self._hurry.wait()
             except TimeoutError:
                 pass
 
-    def _failed(self, text: str, delay: float) -> None:
+    def _failed(self, text: str) -> None:
+        """Note why there is no connection, and log it once during an outage."""
         self._error = text
         self.counters["signal_connection_failures"] += 1
         if text in self._told:
@@ -163,7 +161,7 @@ class SignalClient:
             log.warning("rendezvous %s: %s; retrying", self._url, text)
 
     async def _connection(self) -> _End:
-        """Live one connection, from TCP to its end."""
+        """Make a connection and use it to its end; return how it ended."""
         try:
             async with AsyncExitStack() as stack:
                 try:
@@ -178,6 +176,7 @@ class SignalClient:
             return _End(Failure.REFUSED if error.refused else Failure.TROUBLE, str(error))
 
     async def _converse(self, channel: Channel) -> _End:
+        """Join through ``channel`` and handle what comes, until it ends."""
         self._presence.start(asyncio.get_running_loop().time())
         self._channel = channel
         end = _End(Failure.TROUBLE, "connection lost")
@@ -199,14 +198,16 @@ class SignalClient:
         return end
 
     async def _watch_network(self, channel: Channel) -> None:
+        """Check the connection after each change of the network."""
         while True:
             await self._hurry.wait()
             self._hurry.clear()
-            await channel.probe(PROBE_TIMEOUT)
+            await channel.probe(PROBE_TIMEOUT_S)
 
     async def _read(self, channel: Channel) -> _End:
+        """Handle messages until one of them ends the connection; raise ChannelClosed."""
         try:
-            async with asyncio.timeout(JOIN_TIMEOUT):
+            async with asyncio.timeout(JOIN_TIMEOUT_S):
                 while self._presence.phase is not Phase.JOINED:
                     end = self._take(channel, await channel.receive())
                     if end is not None:
@@ -243,5 +244,6 @@ class SignalClient:
 
 
 def _refusal(reason: str) -> _End:
+    """Return the end of a connection that the rendezvous refused with ``reason``."""
     kind = Failure.UNWELCOME if reason in UNWELCOME else Failure.REFUSED
     return _End(kind, EXPLAINED.get(reason, f"refused: {one_line(reason)}"))

@@ -1,4 +1,4 @@
-"""What a node and the rendezvous say to each other: JSON, one message per websocket message.
+"""The messages between a node and the rendezvous: JSON, one in each websocket message. Pure.
 
     rendezvous                              node
     challenge {version, nonce, key}   ->
@@ -22,16 +22,15 @@ import enum
 from typing import Annotated, Final, TypeAlias, TypeVar
 
 from controller.errors import SignalError
+from controller.packets.addresses import NODE_ID
+from controller.signal.sealing import MAX_BODY_BYTES, SESSION_BYTES
 from tincan.control.codec import DecodeError, Meta, Struct, decode, encode, field
 
 __all__ = [
-    "MAX_BODY",
-    "MAX_CARD",
-    "MAX_MESSAGE",
-    "MAX_PAYLOAD",
-    "NONCE_SIZE",
+    "MAX_CARD_BYTES",
+    "MAX_MESSAGE_BYTES",
+    "NONCE_BYTES",
     "PAGE_MEMBERS",
-    "SESSION_SIZE",
     "VERSION",
     "Challenge",
     "Join",
@@ -50,40 +49,39 @@ __all__ = [
 ]
 
 VERSION: Final = 1
-MAX_MESSAGE: Final = 64 * 1024
-"""Bytes of one websocket message; what either side will buffer."""
-MAX_PAYLOAD: Final = 32 * 1024
-"""Bytes of one node's words to another: an offer has about 2 KiB."""
-MAX_BODY: Final = MAX_PAYLOAD + 52
-"""Sealed: nonce 12, session 16, sequence 8, tag 16."""
-MAX_CARD: Final = 512
-"""Bytes; the rendezvous keeps one per member and repeats it to all others."""
+MAX_MESSAGE_BYTES: Final = 64 * 1024
+"""The longest websocket message; what either side will buffer."""
+MAX_CARD_BYTES: Final = 512
+"""The longest card; the rendezvous keeps one for each member and repeats it to all others."""
 MAX_NETWORK_NAME: Final = 64
-"""Characters."""
+"""Characters of a network's name."""
 PAGE_MEMBERS: Final = 50
-"""Members in one message: 50 * (684 + 64 + 24 + keys) < MAX_MESSAGE."""
-NONCE_SIZE: Final = 32
-"""Bytes of a challenge."""
-SESSION_SIZE: Final = 16
-"""Bytes; random, so that no two sessions ever share one."""
+"""Members in one message: 50 * (684 + 64 + 24 + keys) < MAX_MESSAGE_BYTES."""
+NONCE_BYTES: Final = 32
+"""The length of a challenge's nonce."""
 
-NodeId: TypeAlias = Annotated[str, Meta(pattern="^[0-9a-f]{64}$", min_length=64, max_length=64)]
+NodeId: TypeAlias = Annotated[
+    str, Meta(pattern=f"^{NODE_ID.pattern}$", min_length=64, max_length=64)
+]
 Key: TypeAlias = Annotated[bytes, Meta(min_length=32, max_length=32)]
-Nonce: TypeAlias = Annotated[bytes, Meta(min_length=NONCE_SIZE, max_length=NONCE_SIZE)]
+Nonce: TypeAlias = Annotated[bytes, Meta(min_length=NONCE_BYTES, max_length=NONCE_BYTES)]
 Signature: TypeAlias = Annotated[bytes, Meta(min_length=64, max_length=64)]
-Session: TypeAlias = Annotated[bytes, Meta(min_length=SESSION_SIZE, max_length=SESSION_SIZE)]
-Card: TypeAlias = Annotated[bytes, Meta(max_length=MAX_CARD)]
-Body: TypeAlias = Annotated[bytes, Meta(max_length=MAX_BODY)]
+Session: TypeAlias = Annotated[bytes, Meta(min_length=SESSION_BYTES, max_length=SESSION_BYTES)]
+Card: TypeAlias = Annotated[bytes, Meta(max_length=MAX_CARD_BYTES)]
+Body: TypeAlias = Annotated[bytes, Meta(max_length=MAX_BODY_BYTES)]
 Version: TypeAlias = Annotated[int, Meta(ge=0, le=65535)]
 NetworkName: TypeAlias = Annotated[str, Meta(min_length=1, max_length=MAX_NETWORK_NAME)]
 
 
 class Reason(enum.StrEnum):
-    """Why the rendezvous hangs up. A node decides by it how soon to come back."""
+    """Why the rendezvous hangs up; a node decides by it how soon to come back."""
 
-    WRONG_SECRET = "wrong secret"  # the network is there, under another membership key
-    UNKNOWN_NETWORK = "unknown network"  # this rendezvous serves named networks only
-    REPLACED = "replaced"  # another connection proved to be the same node
+    WRONG_SECRET = "wrong secret"
+    """The network is there, under another membership key."""
+    UNKNOWN_NETWORK = "unknown network"
+    """This rendezvous serves named networks only."""
+    REPLACED = "replaced"
+    """Another connection proved to be the same node."""
     NETWORK_FULL = "network full"
     RENDEZVOUS_FULL = "rendezvous full"
     BAD_PROOF = "bad proof"
@@ -96,7 +94,8 @@ class Challenge(Struct, frozen=True, tag="challenge", tag_field="m"):
 
     version: Version
     nonce: Nonce
-    key: Key  # X25519, of this run of the rendezvous
+    key: Key
+    """An X25519 public key, of this run of the rendezvous."""
 
 
 class Join(Struct, frozen=True, tag="join", tag_field="m"):
@@ -104,7 +103,8 @@ class Join(Struct, frozen=True, tag="join", tag_field="m"):
 
     version: Version
     network: NetworkName
-    key: Key  # membership key, Ed25519
+    key: Key
+    """The membership key, an Ed25519 public key."""
     signature: Signature
     node: NodeId
     proof: Key
@@ -121,14 +121,14 @@ class Member(Struct, frozen=True):
 
 
 class Members(Struct, frozen=True, tag="members", tag_field="m"):
-    """A page of the members there are, without the node itself. Receiving it means: joined."""
+    """A page of the list of members, without the receiver. The first one says that it joined."""
 
     members: Annotated[list[Member], Meta(max_length=PAGE_MEMBERS)]
     more: bool
 
 
 class Joined(Struct, frozen=True, tag="joined", tag_field="m"):
-    """A member came, or came again with a newer session."""
+    """A member joined, or joined again with a newer session."""
 
     id: NodeId
     session: Session
@@ -136,13 +136,13 @@ class Joined(Struct, frozen=True, tag="joined", tag_field="m"):
 
 
 class Left(Struct, frozen=True, tag="left", tag_field="m"):
-    """A member's connection ended."""
+    """The connection of a member ended."""
 
     id: NodeId
 
 
 class Send(Struct, frozen=True, tag="send", tag_field="m"):
-    """A sealed message for another member. Nothing is said when it is not there any more."""
+    """A sealed message for another member. There is no answer if that is not there any more."""
 
     to: NodeId
     body: Body
@@ -179,7 +179,7 @@ def decode_from_rendezvous(data: bytes) -> FromRendezvous:
 
 
 def _decode(data: bytes, kind: type[T]) -> T:
-    if len(data) > MAX_MESSAGE:
+    if len(data) > MAX_MESSAGE_BYTES:
         raise SignalError("signal_oversized")
     try:
         return decode(data, kind)

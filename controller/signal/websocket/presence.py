@@ -1,8 +1,8 @@
-"""A node's side of the rendezvous without its socket: joining, who is there, sealed mail. Pure.
+"""A node's side of the rendezvous without its socket: joining, presence, sealed messages. Pure.
 
 The adapter (client.py) calls ``start`` for each new connection, feeds ``received``, and calls
-``lost`` when it ends. What comes out is for the adapter (Transmit, Renew) and for the
-application (events.py).
+``lost`` when it ends. It carries out each Transmit and Renew that comes back, and hands each
+Event on to the application, in order.
 
     IDLE --start--> CONNECTED --challenge--> JOINING --first page of members--> JOINED
       `<-------------------------------- lost ---------------------------------'
@@ -28,18 +28,26 @@ from controller.signal.events import (
     SignalLost,
 )
 from controller.signal.keys import NetworkKeys
-from controller.signal.proof import join
-from controller.signal.sealing import MAX_NAME, Pair, Sealed, make_card, open_card
+from controller.signal.sealing import (
+    MAX_NAME,
+    MAX_PAYLOAD_BYTES,
+    SESSION_BYTES,
+    Pair,
+    Sealed,
+    make_card,
+    open_card,
+)
 from controller.signal.websocket import messages
-from controller.signal.websocket.messages import MAX_PAYLOAD, encode
+from controller.signal.websocket.messages import encode
+from controller.signal.websocket.proof import join
 from tincan.crypto.primitives import NONCE_SIZE, PrivateKey, random_bytes
 
 MAX_PEERS: Final = 1024
 """Members remembered; a rendezvous of ours admits 256."""
 MAX_SENDER_SESSIONS: Final = 4096
 """Replay marks; when full, a new session of ours voids them all."""
-RENEW_AFTER: Final = 60.0
-"""In seconds: a member that fills the marks cannot make us flap faster."""
+RENEW_AFTER_S: Final = 60.0
+"""Shortest life of a session: a member that fills the marks cannot make us renew it faster."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +66,8 @@ Output: TypeAlias = Transmit | Renew | Event
 
 
 class Phase(enum.Enum):
+    """The states in the picture above."""
+
     IDLE = enum.auto()
     CONNECTED = enum.auto()
     JOINING = enum.auto()
@@ -68,7 +78,8 @@ class Phase(enum.Enum):
 class _Peer:
     session: bytes
     name: str
-    pair: Pair | None = None  # made when first needed
+    pair: Pair | None = None
+    """The keys with it, made when they are first needed."""
 
 
 class Presence:
@@ -94,8 +105,10 @@ class Presence:
         self._started = 0.0
         self._sequence = 0
         self._peers: dict[str, _Peer] = {}
-        self._listed: set[str] | None = None  # ids of the list in progress
-        self._marks: dict[tuple[str, bytes], int] = {}  # (sender, its session): highest sequence
+        self._listed: set[str] | None = None
+        """The ids of the list of members that is coming in, page by page."""
+        self._marks: dict[tuple[str, bytes], int] = {}
+        """The highest sequence received, by sender and its session."""
 
     @property
     def peers(self) -> dict[str, str]:
@@ -103,16 +116,16 @@ class Presence:
         return {node: peer.name for node, peer in self._peers.items()}
 
     def start(self, now: float) -> None:
-        """A connection was made; the rendezvous speaks first."""
+        """Begin a new session for a connection that was made; the rendezvous speaks first."""
         self.phase = Phase.CONNECTED
-        self._session = self._random(messages.SESSION_SIZE)
+        self._session = self._random(SESSION_BYTES)
         self._started = now
         self._sequence = 0
         self._listed = None
         self._marks.clear()
 
     def lost(self) -> list[Event]:
-        """The connection ended, or was never joined."""
+        """Note that the connection ended, joined or not; return the events of that."""
         joined = self.phase is Phase.JOINED
         self.phase = Phase.IDLE
         return [SignalLost()] if joined else []
@@ -120,10 +133,10 @@ class Presence:
     def seal(self, to: str, payload: bytes) -> bytes | None:
         """Return the message that carries ``payload`` to node ``to``.
 
-        None: not joined, no such member, or more than MAX_PAYLOAD bytes.
+        None: not joined, no such member, or more than MAX_PAYLOAD_BYTES.
         """
         peer = self._peers.get(to)
-        if self.phase is not Phase.JOINED or peer is None or len(payload) > MAX_PAYLOAD:
+        if self.phase is not Phase.JOINED or peer is None or len(payload) > MAX_PAYLOAD_BYTES:
             return None
         try:
             pair = self._pair(to, peer)
@@ -136,7 +149,7 @@ class Presence:
         return encode(messages.Send(to, body))
 
     def received(self, data: bytes, now: float) -> list[Output]:
-        """The rendezvous said ``data``. Whatever is wrong with it raises a counter, no more."""
+        """Handle a message of the rendezvous; one that is wrong only raises a counter."""
         try:
             return self._received(messages.decode_from_rendezvous(data), now)
         except SignalError as error:
@@ -172,7 +185,7 @@ class Presence:
         self.phase = Phase.JOINING
         return [Transmit(encode(answer))]
 
-    # Presence
+    # --- presence
 
     def _list(self, page: messages.Members) -> list[Output]:
         output: list[Output] = []
@@ -216,7 +229,7 @@ class Presence:
             self._listed.discard(message.id)
         return [] if self._peers.pop(message.id, None) is None else [Absent(message.id)]
 
-    # Sealed messages
+    # --- sealed messages
 
     def _pair(self, node: str, peer: _Peer) -> Pair:
         if peer.pair is None:
@@ -234,7 +247,7 @@ class Presence:
             # Forgetting a mark would let its messages be replayed. A new session of ours makes
             # all of them worthless instead.
             self.counters["signal_marks_full"] += 1
-            return [Renew()] if now - self._started >= RENEW_AFTER else []
+            return [Renew()] if now - self._started >= RENEW_AFTER_S else []
         if highest is not None and sealed.sequence <= highest:
             raise SignalError("signal_replayed")
         self._marks[mark] = sealed.sequence

@@ -1,4 +1,4 @@
-"""Websockets: the one module that imports the library.
+"""Websockets: the one module that imports the library of that name.
 
 Both sides see a ``Channel``: messages of bytes, a bounded queue outward, deadlines, pings.
 The library's defaults are for browsers and for trusted peers; every limit is set here.
@@ -28,27 +28,27 @@ from websockets.exceptions import (
 from websockets.http11 import Request, Response
 from websockets.protocol import State
 
-from controller.errors import one_line
-from controller.signal.websocket.messages import MAX_MESSAGE
+from controller.errors import ChannelClosed, ConnectFailed, one_line
+from controller.signal.websocket.messages import MAX_MESSAGE_BYTES
 
-OPEN_TIMEOUT: Final = 10.0
-"""Seconds for TCP, TLS and the HTTP upgrade together."""
-PING_INTERVAL: Final = 5.0
-"""In seconds: a dead other side is noticed within interval + timeout."""
-PING_TIMEOUT: Final = 7.0
-"""Seconds."""
-CLOSE_TIMEOUT: Final = 1.0
-"""Seconds for a polite end; then the connection is cut."""
+OPEN_TIMEOUT_S: Final = 10.0
+"""Time for TCP, TLS and the HTTP upgrade together."""
+PING_INTERVAL_S: Final = 5.0
+"""Time between pings; a dead other side is noticed within interval and timeout."""
+PING_TIMEOUT_S: Final = 7.0
+"""Time for the answer to a ping."""
+CLOSE_TIMEOUT_S: Final = 1.0
+"""Time for the closing handshake; then the connection is cut."""
 QUEUE_BYTES: Final = 1 << 20
-"""Waiting for one reader: an offer from each of 255 members, twice."""
+"""What may wait for one reader: an offer from each of 255 members, twice."""
 QUEUE_MESSAGES: Final = 2048
-"""The same, for small ones."""
+"""Messages that may wait for one reader, when they are small."""
 INCOMING_FRAMES: Final = 16
-"""Received and not yet handled; then TCP pushes back."""
-WRITE_BUFFER: Final = 32 * 1024
-"""Bytes handed to the kernel's queue ahead of time."""
-HAPPY_EYEBALLS: Final = 0.25
-"""Seconds before the other address family is tried too (RFC 8305)."""
+"""Frames that are received and not yet handled; then TCP pushes back."""
+WRITE_BUFFER_BYTES: Final = 32 * 1024
+"""What is handed to the kernel's queue ahead of time."""
+HAPPY_EYEBALLS_S: Final = 0.25
+"""Time before the other address family is tried too (RFC 8305)."""
 
 # The library logs a traceback for each peer that misbehaves. What matters of it is counted, and
 # our own errors do not pass through it.
@@ -57,23 +57,8 @@ _quiet.addHandler(logging.NullHandler())
 _quiet.propagate = False
 
 
-class ChannelClosed(Exception):
-    """The connection has ended; the text says how."""
-
-
-class ConnectFailed(Exception):
-    """No connection was made; the text is one line, for people.
-
-    ``refused``: the server is there and does not want us now (an HTTP status).
-    """
-
-    def __init__(self, text: str, *, refused: bool = False) -> None:
-        super().__init__(one_line(text))
-        self.refused = refused
-
-
 class Channel:
-    """One websocket, either side. ``pump`` must run for what is posted to leave."""
+    """One websocket, at either side. Keep ``pump`` running: it sends what ``post`` queues."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -83,7 +68,7 @@ class Channel:
         self._ending = False
 
     def post(self, data: bytes) -> bool:
-        """Queue ``data``; False, and nothing queued, if the queue is full or ending."""
+        """Queue ``data`` and return True; return False if the queue is full or ending."""
         if (
             self._ending
             or len(self._queue) >= QUEUE_MESSAGES
@@ -96,7 +81,7 @@ class Channel:
         return True
 
     def finish(self) -> None:
-        """Take no more; ``pump`` closes the connection when the queue is empty."""
+        """Accept no more; ``pump`` closes the connection when the queue is empty."""
         self._ending = True
         self._wake.set()
 
@@ -146,13 +131,14 @@ class Channel:
 
 
 def _ending(error: ConnectionClosed) -> str:
+    """Return how the connection ended, as one line."""
     close = error.rcvd or error.sent
     if close is None:
         return "connection lost"
     return one_line(close.reason or f"closed with code {close.code}")
 
 
-# Client side
+# --- client side
 
 
 @asynccontextmanager
@@ -162,7 +148,7 @@ async def connect(url: str, tls: ssl.SSLContext | None = None) -> AsyncIterator[
     ``tls`` replaces the system's default context. No proxy is used, whatever the environment
     says: signalling that goes another way than the links tells nothing about them.
     """
-    options: dict[str, Any] = {"happy_eyeballs_delay": HAPPY_EYEBALLS}
+    options: dict[str, Any] = {"happy_eyeballs_delay": HAPPY_EYEBALLS_S}
     try:
         if tls is not None and url.startswith("wss:"):
             options["ssl"] = tls
@@ -171,13 +157,13 @@ async def connect(url: str, tls: ssl.SSLContext | None = None) -> AsyncIterator[
             compression=None,
             user_agent_header=None,
             proxy=None,
-            open_timeout=OPEN_TIMEOUT,
-            ping_interval=PING_INTERVAL,
-            ping_timeout=PING_TIMEOUT,
-            close_timeout=CLOSE_TIMEOUT,
-            max_size=MAX_MESSAGE,
+            open_timeout=OPEN_TIMEOUT_S,
+            ping_interval=PING_INTERVAL_S,
+            ping_timeout=PING_TIMEOUT_S,
+            close_timeout=CLOSE_TIMEOUT_S,
+            max_size=MAX_MESSAGE_BYTES,
             max_queue=INCOMING_FRAMES,
-            write_limit=WRITE_BUFFER,
+            write_limit=WRITE_BUFFER_BYTES,
             logger=_quiet,
             **options,
         )
@@ -205,6 +191,7 @@ async def connect(url: str, tls: ssl.SSLContext | None = None) -> AsyncIterator[
 
 
 def _system_reason(error: OSError) -> str:
+    """Return why the system made no connection, as one line."""
     if isinstance(error, gaierror):
         return f"cannot resolve the host name: {error.strerror}"
     number = error.errno
@@ -215,23 +202,23 @@ def _system_reason(error: OSError) -> str:
     return os.strerror(number) if number else str(error)
 
 
-# Server side
+# --- server side
 
 
 class Doorkeeper(Protocol):
     """Decides about connections and meters them, by their address."""
 
     def enter(self, host: str) -> str | None:
-        """A connection was accepted: None welcomes it, text refuses it with that reason.
+        """Decide about a connection that was accepted: return None, or why it is refused.
 
-        Raises ConnectionRefusedError to cut it without a word; then ``leave`` is not called.
+        Raises ConnectionRefusedError to cut it without an answer; then ``leave`` is not called.
         """
 
     def leave(self, host: str) -> None:
-        """A connection that entered has ended."""
+        """Note that a connection that entered has ended."""
 
     def meter(self, host: str, messages: int, size: int) -> float:
-        """Return for how many seconds nothing more should be read from it."""
+        """Charge what was read from ``host``; return for how many seconds to read nothing more."""
 
 
 class _Guarded(ServerConnection):
@@ -251,6 +238,7 @@ class _Guarded(ServerConnection):
     _hold: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Ask the doorkeeper."""
         super().connection_made(transport)
         self.host = (self.remote_address or ("",))[0]
         try:
@@ -262,6 +250,7 @@ class _Guarded(ServerConnection):
         self.every.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        """Tell the doorkeeper."""
         if self._hold is not None:
             self._hold.cancel()
         if self._entered:
@@ -271,6 +260,7 @@ class _Guarded(ServerConnection):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        """Meter ``data`` and hand it on."""
         self.hold(self.doorkeeper.meter(self.host, 0, len(data)))
         super().data_received(data)
 
@@ -286,10 +276,12 @@ class _Guarded(ServerConnection):
         self._regulate()
 
     def pause_writing(self) -> None:
+        """Stop reading, too."""
         super().pause_writing()
         self._regulate()
 
     def resume_writing(self) -> None:
+        """Read again, unless the address is over its rate."""
         super().resume_writing()
         self._regulate()
 
@@ -301,6 +293,7 @@ class _Guarded(ServerConnection):
 
 
 Handler = Callable[[Channel, str], Awaitable[None]]
+"""Serves one connection, given its channel and the address of the other side."""
 
 
 class Listener:
@@ -329,28 +322,28 @@ class Listener:
                     compression=None,
                     server_header=None,
                     process_request=_admit,
-                    open_timeout=OPEN_TIMEOUT,
-                    ping_interval=PING_INTERVAL,
-                    ping_timeout=PING_TIMEOUT,
-                    close_timeout=CLOSE_TIMEOUT,
-                    max_size=MAX_MESSAGE,
+                    open_timeout=OPEN_TIMEOUT_S,
+                    ping_interval=PING_INTERVAL_S,
+                    ping_timeout=PING_TIMEOUT_S,
+                    close_timeout=CLOSE_TIMEOUT_S,
+                    max_size=MAX_MESSAGE_BYTES,
                     # _Guarded is the only one to pause reading: two would undo each other.
                     max_queue=None,
-                    write_limit=WRITE_BUFFER,
+                    write_limit=WRITE_BUFFER_BYTES,
                     logger=_quiet,
                     create_connection=Guarded,
                 )
             )
 
     async def close(self) -> None:
-        """Say goodbye to all, wait CLOSE_TIMEOUT for it, cut what is left."""
+        """Close all connections, wait CLOSE_TIMEOUT_S for it, cut what is left."""
         for server in self._servers:
             server.close()
         for connection in list(self._connections):
-            if connection.state is not State.OPEN:  # would be waited for, up to OPEN_TIMEOUT
+            if connection.state is not State.OPEN:  # would be waited for, up to OPEN_TIMEOUT_S
                 connection.transport.abort()
         try:
-            async with asyncio.timeout(2 * CLOSE_TIMEOUT):
+            async with asyncio.timeout(2 * CLOSE_TIMEOUT_S):
                 await self._closed()
         except TimeoutError:
             for connection in list(self._connections):
@@ -367,6 +360,8 @@ class Listener:
 
 
 class _MeteredChannel(Channel):
+    """A channel whose messages are charged to its address."""
+
     def __init__(self, connection: _Guarded) -> None:
         super().__init__(connection)
         self._guarded = connection
@@ -379,6 +374,7 @@ class _MeteredChannel(Channel):
 
 
 def _admit(connection: ServerConnection, request: Request) -> Response | None:
+    """Return the HTTP answer that refuses a connection, None for one that is welcome."""
     assert isinstance(connection, _Guarded)
     if connection.refusal is None:
         return None

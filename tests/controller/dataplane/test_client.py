@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from controller.dataplane.client import Tunnel, TunnelLost
+from controller.dataplane.client import Tunnel
+from controller.errors import TunnelLost
 from tincan.control import messages as api
 from tincan.control.codec import decode, encode
 

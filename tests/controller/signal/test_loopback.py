@@ -20,18 +20,18 @@ from websockets.exceptions import ConnectionClosed
 from controller.config.endpoint import Endpoint
 from controller.errors import SystemRefusal
 from controller.signal.events import Absent, Refused, SignalConnected, SignalLost
-from controller.signal.proof import join
 from controller.signal.rendezvous import server as rendezvous_module
 from controller.signal.rendezvous.quota import Limits
 from controller.signal.rendezvous.registry import Registry
 from controller.signal.rendezvous.server import Rendezvous
+from controller.signal.sealing import MAX_PAYLOAD_BYTES
 from controller.signal.websocket import client, transport
 from controller.signal.websocket.messages import (
-    MAX_PAYLOAD,
     Challenge,
     decode_from_rendezvous,
     encode,
 )
+from controller.signal.websocket.proof import join
 from tests.controller.signal.loopback import LiveNode, Wire, eventually, rendezvous, running
 from tests.controller.signal.memory import KEYS, OTHER_SECRET
 from tincan.crypto.primitives import PrivateKey
@@ -77,8 +77,8 @@ async def test_presence_and_messages(listen: str, clients: list[str]) -> None:
             assert a.events[0] == SignalConnected()
             assert a.client.peers[b.id] == clients[-1]
             assert a.client.send(b.id, b"offer")
-            assert b.client.send(a.id, bytes(MAX_PAYLOAD))
-            await eventually(lambda: a.payloads == [bytes(MAX_PAYLOAD)])
+            assert b.client.send(a.id, bytes(MAX_PAYLOAD_BYTES))
+            await eventually(lambda: a.payloads == [bytes(MAX_PAYLOAD_BYTES)])
             await eventually(lambda: b.payloads == [b"offer"])
             assert server.members == {"lab": len(nodes)}
             assert a.client.state.error is None
@@ -190,9 +190,9 @@ async def test_nodes_return_after_a_restart(caplog: pytest.LogCaptureFixture) ->
 
 
 async def test_a_dead_rendezvous_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transport, "PING_INTERVAL", 0.1)
-    monkeypatch.setattr(transport, "PING_TIMEOUT", 0.3)
-    monkeypatch.setattr(transport, "CLOSE_TIMEOUT", 0.1)
+    monkeypatch.setattr(transport, "PING_INTERVAL_S", 0.1)
+    monkeypatch.setattr(transport, "PING_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(transport, "CLOSE_TIMEOUT_S", 0.1)
     async with rendezvous() as server, Wire(server.port) as wire:
         node = LiveNode(f"ws://127.0.0.1:{wire.port}", "a")
         async with running(node):
@@ -205,15 +205,15 @@ async def test_a_dead_rendezvous_is_noticed(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_the_dead_are_noticed_within_15_seconds() -> None:
-    assert transport.PING_INTERVAL + transport.PING_TIMEOUT + transport.CLOSE_TIMEOUT <= 15
+    assert transport.PING_INTERVAL_S + transport.PING_TIMEOUT_S + transport.CLOSE_TIMEOUT_S <= 15
 
 
 async def test_a_change_of_the_network_checks_the_connection(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(transport, "PING_INTERVAL", 1000.0)
-    monkeypatch.setattr(client, "PROBE_TIMEOUT", 0.2)
-    monkeypatch.setattr(transport, "CLOSE_TIMEOUT", 0.1)
+    monkeypatch.setattr(transport, "PING_INTERVAL_S", 1000.0)
+    monkeypatch.setattr(client, "PROBE_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(transport, "CLOSE_TIMEOUT_S", 0.1)
     async with rendezvous() as server, Wire(server.port) as wire:
         node = LiveNode(f"ws://127.0.0.1:{wire.port}", "a")
         async with running(node):
@@ -459,7 +459,7 @@ async def test_garbage_in_a_websocket(message: str | bytes, code: int) -> None:
 
 
 async def test_a_silent_connection_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rendezvous_module, "JOIN_TIMEOUT", 0.1)
+    monkeypatch.setattr(rendezvous_module, "JOIN_TIMEOUT_S", 0.1)
     async with rendezvous() as server:
         assert await end_of(await raw(server.url)) == 1000
         assert server.counters["signal_refused.silent"] == 1

@@ -16,7 +16,6 @@ from controller.signal.events import (
     SignalLost,
 )
 from controller.signal.keys import NetworkKeys
-from controller.signal.proof import join, proven
 from controller.signal.rendezvous.quota import Limits
 from controller.signal.sealing import make_card
 from controller.signal.websocket import presence as presence_module
@@ -34,10 +33,11 @@ from controller.signal.websocket.messages import (
     encode,
 )
 from controller.signal.websocket.presence import Phase, Presence, Renew
+from controller.signal.websocket.proof import join
 from tests.controller.signal.memory import KEYS, OTHER_SECRET, Memory, Node, network
 from tincan.crypto.primitives import PrivateKey
 
-# Joining
+# --- joining
 
 
 def test_members_learn_of_each_other() -> None:
@@ -148,47 +148,7 @@ def test_bounds() -> None:
     assert e.take() == [SignalConnected()]
 
 
-# Proofs
-
-
-@pytest.fixture
-def answered() -> tuple[Challenge, Join, PrivateKey]:
-    server, node = PrivateKey.generate(), PrivateKey.generate()
-    challenge = Challenge(1, b"n" * 32, server.public)
-    return challenge, join(challenge, KEYS, node, b"s" * 16, b"card"), server
-
-
-def test_a_proof_holds(answered: tuple[Challenge, Join, PrivateKey]) -> None:
-    challenge, answer, server = answered
-    assert proven(answer, challenge, server)
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"node": "0" * 64},
-        {"node": "42" * 32},
-        {"session": b"t" * 16},
-        {"card": b"another"},
-        {"network": "other"},
-        {"key": OTHER_SECRET.membership_key},
-        {"proof": bytes(32)},
-        {"signature": bytes(64)},
-    ],
-)
-def test_a_proof_covers_everything(
-    answered: tuple[Challenge, Join, PrivateKey], change: dict[str, object]
-) -> None:
-    challenge, answer, server = answered
-    fields = {name: getattr(answer, name) for name in answer.__struct_fields__}
-    assert not proven(Join(**{**fields, **change}), challenge, server)
-
-
-def test_a_proof_is_for_one_challenge(answered: tuple[Challenge, Join, PrivateKey]) -> None:
-    _, answer, server = answered
-    assert not proven(answer, Challenge(1, b"m" * 32, server.public), server)
-    other = PrivateKey.generate()
-    assert not proven(answer, Challenge(1, b"n" * 32, other.public), other)
+# --- joining as another
 
 
 def test_a_member_cannot_join_as_another() -> None:
@@ -213,7 +173,7 @@ def test_a_challenge_that_cannot_be_answered() -> None:
         assert presence.received(encode(challenge), 0.0) == [Refused("version")]
 
 
-# Messages
+# --- messages
 
 
 def test_messages_arrive_once_and_in_order() -> None:
@@ -331,7 +291,7 @@ def test_replay_marks_are_bounded_and_a_new_session_voids_them(
     b.take()
     assert memory.send(a, b, b"x")
     assert b.take() == []  # too early to renew: dropped
-    memory.now += presence_module.RENEW_AFTER
+    memory.now += presence_module.RENEW_AFTER_S
     assert memory.send(a, b, b"x")
     assert b.take() == [Renew()]
     memory.disconnect(b)
@@ -341,7 +301,7 @@ def test_replay_marks_are_bounded_and_a_new_session_voids_them(
     assert b.payloads() == [b"x"]
 
 
-# Reconnecting
+# --- reconnecting
 
 
 def test_a_new_list_tells_who_has_gone_meanwhile() -> None:
@@ -369,7 +329,7 @@ def test_another_rendezvous_after_a_restart() -> None:
     assert b.payloads() == [b"back"]
 
 
-# Talking out of turn
+# --- talking out of turn
 
 
 def test_a_node_that_talks_nonsense_is_refused() -> None:

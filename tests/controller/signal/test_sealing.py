@@ -5,8 +5,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from controller.errors import SignalError
-from controller.signal.sealing import MAX_NAME, Pair, Sealed, make_card, open_card
-from controller.signal.websocket.messages import MAX_BODY, MAX_CARD, MAX_PAYLOAD
+from controller.signal.sealing import (
+    MAX_BODY_BYTES,
+    MAX_NAME,
+    MAX_PAYLOAD_BYTES,
+    Pair,
+    Sealed,
+    make_card,
+    open_card,
+)
+from controller.signal.websocket.messages import MAX_CARD_BYTES
 from tests.controller.signal.memory import KEYS, OTHER_SECRET
 from tincan.crypto.primitives import PrivateKey
 
@@ -24,12 +32,12 @@ def test_opens_for_its_receiver() -> None:
 
 
 def test_largest_payload_fits() -> None:
-    largest = Sealed(SESSION_A, 2**64 - 1, bytes(MAX_PAYLOAD))
+    largest = Sealed(SESSION_A, 2**64 - 1, bytes(MAX_PAYLOAD_BYTES))
     body = A_TO_B.seal(largest, SESSION_B, NONCE)
-    assert len(body) == MAX_BODY
+    assert len(body) == MAX_BODY_BYTES
     assert B_TO_A.open(body, SESSION_B) == largest
     with pytest.raises(ValueError, match="too many"):
-        A_TO_B.seal(Sealed(SESSION_A, 1, bytes(MAX_PAYLOAD + 1)), SESSION_B, NONCE)
+        A_TO_B.seal(Sealed(SESSION_A, 1, bytes(MAX_PAYLOAD_BYTES + 1)), SESSION_B, NONCE)
 
 
 def test_not_for_another_session_of_the_receiver() -> None:
@@ -76,13 +84,13 @@ def test_a_low_order_peer_key_is_refused() -> None:
 @given(st.text(max_size=100))
 def test_cards_fit_whatever_the_name(name: str) -> None:
     card = make_card(KEYS, A.public, SESSION_A, name, NONCE)
-    assert len(card) <= MAX_CARD
+    assert len(card) <= MAX_CARD_BYTES
     assert open_card(KEYS, A.public, SESSION_A, card) == name[:MAX_NAME]
 
 
 def test_a_name_that_is_no_text() -> None:
     card = make_card(KEYS, A.public, SESSION_A, "host\udcff" + "\0" * 100, NONCE)
-    assert len(card) <= MAX_CARD
+    assert len(card) <= MAX_CARD_BYTES
     assert open_card(KEYS, A.public, SESSION_A, card).startswith("host?")
 
 

@@ -1,19 +1,11 @@
+"""The limits of one address: buckets and admission."""
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from controller.node.rates import Buckets
 from controller.signal.rendezvous.quota import Admission, Gate, Limits, source_of
-from controller.signal.websocket.backoff import (
-    JITTER,
-    QUICK_DELAY,
-    QUICK_TRIES,
-    TROUBLE_CAP,
-    UNWELCOME_CAP,
-    UNWELCOME_FIRST,
-    Backoff,
-    Failure,
-)
 
 
 @pytest.mark.parametrize(
@@ -81,30 +73,3 @@ def test_gate_limits_how_often() -> None:
         seen.append(gate.enter("a", now))
         gate.leave("a")
     assert seen == [Admission.WELCOME, Admission.WELCOME, Admission.REFUSE, Admission.WELCOME]
-
-
-def test_backoff_is_quick_at_first_then_slow() -> None:
-    backoff = Backoff(uniform=lambda low, high: 1.0)
-    delays = [backoff.failed(Failure.TROUBLE) for _ in range(QUICK_TRIES + 12)]
-    assert delays[:QUICK_TRIES] == [QUICK_DELAY] * QUICK_TRIES
-    assert delays == sorted(delays)
-    assert delays[-1] == TROUBLE_CAP
-    # Everything started together is to be up within 2 s: one more try costs little of that.
-    assert QUICK_DELAY * (1 + JITTER) < 0.5
-    assert QUICK_TRIES * QUICK_DELAY > 2
-    backoff.succeeded()
-    assert backoff.failed(Failure.TROUBLE) == QUICK_DELAY
-
-
-def test_backoff_after_a_refusal_is_slow_from_the_start() -> None:
-    backoff = Backoff(uniform=lambda low, high: 1.0)
-    delays = [backoff.failed(Failure.UNWELCOME) for _ in range(100)]
-    assert delays[0] == UNWELCOME_FIRST
-    assert delays[-1] == UNWELCOME_CAP
-    assert backoff.failed(Failure.REFUSED) < backoff.failed(Failure.REFUSED) <= TROUBLE_CAP
-
-
-def test_backoff_has_jitter() -> None:
-    delays = {Backoff().failed(Failure.TROUBLE) for _ in range(20)}
-    assert len(delays) > 1
-    assert all(abs(delay / QUICK_DELAY - 1) <= JITTER + 1e-9 for delay in delays)

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from controller.errors import SignalError
+from controller.signal.sealing import MAX_BODY_BYTES
 from controller.signal.websocket.messages import (
-    MAX_BODY,
-    MAX_CARD,
-    MAX_MESSAGE,
+    MAX_CARD_BYTES,
+    MAX_MESSAGE_BYTES,
     PAGE_MEMBERS,
     Challenge,
     Join,
@@ -29,7 +29,7 @@ from controller.signal.websocket.messages import (
 )
 
 ID = "0123456789abcdef" * 4
-CARD = b"c" * MAX_CARD
+CARD = b"c" * MAX_CARD_BYTES
 JOIN = Join(1, "n" * 64, b"k" * 32, b"s" * 64, ID, b"p" * 32, b"x" * 16, CARD)
 MEMBER = Member(ID, b"s" * 16, CARD)
 FROM_RENDEZVOUS = [
@@ -38,24 +38,24 @@ FROM_RENDEZVOUS = [
     Members([], False),
     Joined(ID, b"s" * 16, CARD),
     Left(ID),
-    Message(ID, b"b" * MAX_BODY),
+    Message(ID, b"b" * MAX_BODY_BYTES),
     Refused("wrong secret"),
 ]
-FROM_NODE = [JOIN, Send(ID, b"b" * MAX_BODY)]
+FROM_NODE = [JOIN, Send(ID, b"b" * MAX_BODY_BYTES)]
 PARSERS: list[Callable[[bytes], object]] = [decode_from_node, decode_from_rendezvous]
 
 
 @pytest.mark.parametrize("message", FROM_RENDEZVOUS)
 def test_the_largest_of_the_rendezvous_fit_and_survive(message: object) -> None:
     data = encode(message)
-    assert len(data) <= MAX_MESSAGE
+    assert len(data) <= MAX_MESSAGE_BYTES
     assert decode_from_rendezvous(data) == message
 
 
 @pytest.mark.parametrize("message", FROM_NODE)
 def test_the_largest_of_a_node_fit_and_survive(message: object) -> None:
     data = encode(message)
-    assert len(data) <= MAX_MESSAGE
+    assert len(data) <= MAX_MESSAGE_BYTES
     assert decode_from_node(data) == message
 
 
@@ -75,7 +75,7 @@ def test_the_largest_of_a_node_fit_and_survive(message: object) -> None:
         b'{"m":"left"}',
         b'{"m":"send","to":"\\ud800","body":""}',
         b'{"m":"unheard of"}',
-        b"x" * (MAX_MESSAGE + 1),
+        b"x" * (MAX_MESSAGE_BYTES + 1),
     ],
 )
 def test_bombs_and_garbage(bad: bytes) -> None:

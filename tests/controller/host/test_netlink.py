@@ -1,13 +1,10 @@
 """VLANs in netlink's messages: a twin of a filtering bridge's, which this kernel does not have."""
 
-import struct
-import sys
 from dataclasses import replace
 from typing import Any
 
 from controller.host.interfaces import Link
 from controller.host.netlink import Netlink
-from controller.host.netlink_events import _gone_entry
 
 BRIDGE = Link(
     index=2,
@@ -64,21 +61,3 @@ async def test_entries_of_a_plain_bridge() -> None:
     twin = Twin([entry("02:00:00:00:00:01", None)])
     plain = replace(BRIDGE, untagged=0)
     assert await twin.bridge_entries(plain) == {("02:00:00:00:00:01", 0): 5}
-
-
-def attribute(kind: int, data: bytes) -> bytes:
-    return struct.pack("=HH", 4 + len(data), kind) + data.ljust(-(-len(data) // 4) * 4, b"\0")
-
-
-def test_an_entry_that_goes() -> None:
-    """RTM_DELNEIGH as br_fdb.c's fdb_fill_info makes it."""
-    head = struct.pack("=BxxxiHBB", 7, 5, REACHABLE, 0, 0)
-    mac = attribute(2, bytes.fromhex("020000000001"))
-    rest = attribute(9, struct.pack("=I", 2)) + attribute(3, struct.pack("=4I", 0, 0, 400, 0))
-    tagged = _gone_entry(head + mac + rest + attribute(5, (7).to_bytes(2, sys.byteorder)))
-    assert tagged is not None
-    assert (tagged.mac, tagged.vlan, tagged.port, tagged.bridge) == ("02:00:00:00:00:01", 7, 5, 2)
-    assert tagged.silent_for == 4.0
-    untagged = _gone_entry(head + mac + rest)
-    assert untagged is not None
-    assert untagged.vlan == 0
