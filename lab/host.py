@@ -60,11 +60,11 @@ end
 
 def program_names(command_line: bytes) -> set[str]:
     """The names that a process with this command line (proc(5)) goes by: `dnsmasq`, and for
-    `/usr/bin/python3 -m tincan.cli` python3 and tincan."""
+    `/usr/bin/python3 -I -m tincan.cli` python3 and tincan."""
     words = [os.fsdecode(word) for word in command_line.split(b"\0")]
     names = {Path(word).name for word in words[:2]}
-    if words[1:2] == ["-m"]:
-        names.add(words[2].partition(".")[0])
+    if "-m" in words[1:3]:
+        names.add(words[words.index("-m") + 1].partition(".")[0])
     return names
 
 

@@ -15,12 +15,17 @@ LEFT_BY_TINCAN: Final = ("tincan.log", "tincan.log.1", api.SOCKET_NAME)
 def start_tincan(run_dir: Path, level: str) -> "subprocess.Popen[bytes]":
     """Start tincan in a session of its own, holding no pipe: our death is not its.
 
+    It runs isolated and in the root directory: a module that lies where the administrator happens
+    to stand, or in a place that PYTHONPATH names, must not be imported by root.
+
     Raises SystemRefusal.
     """
-    command = [sys.executable, "-m", "tincan.cli", "--run-dir", str(run_dir), "--log-level", level]
+    arguments = ["--run-dir", str(run_dir.absolute()), "--log-level", level]
+    command = [sys.executable, "-I", "-m", "tincan.cli", *arguments]
     try:
         return subprocess.Popen(
             command,
+            cwd="/",
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

@@ -24,6 +24,9 @@ from tincan.control.messages import Description
 FIRST_PAUSE: Final = 0.5
 """In seconds: doubles with every attempt that fails."""
 LONGEST_PAUSE: Final = 30.0
+MOST_DOUBLINGS: Final = 16
+"""Doublings of a pause that are computed: 2 ** 1024 is no float, and a peer that cannot be reached
+is tried that often within a day."""
 ATTEMPT: Final = 8.0
 """Seconds that an offer has to become a link before it counts as failed."""
 ASK_AFTER: Final = 2.0
@@ -266,5 +269,6 @@ class Topology:
         return actions
 
     def _pause(self, contact: Contact) -> float:
-        pause = min(FIRST_PAUSE * 2 ** (contact.tries - 1), LONGEST_PAUSE)
-        return float(pause * (0.75 + 0.5 * self._jitter()))
+        doublings = min(contact.tries - 1, MOST_DOUBLINGS)
+        pause = min(FIRST_PAUSE * 2.0**doublings, LONGEST_PAUSE)
+        return pause * (0.75 + 0.5 * self._jitter())

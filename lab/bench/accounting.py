@@ -53,7 +53,9 @@ def program(pid: int) -> str:
     """The name of the program that a process runs; a script's own, not its interpreter's."""
     words = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
     if Path(words[0]).name.startswith("python") and len(words) > 1:
-        return words[2].partition(".")[0] if words[1] == "-m" else Path(words[1]).name
+        if "-m" in words[1:3]:
+            return words[words.index("-m") + 1].partition(".")[0]
+        return Path(words[1]).name
     return Path(words[0]).name
 
 

@@ -82,6 +82,17 @@ def test_pauses_double_and_end_somewhere() -> None:
     assert gaps[1] < gaps[4] < gaps[-1] <= ATTEMPT + 1.25 * LONGEST_PAUSE
 
 
+def test_a_peer_that_is_never_reached_is_tried_for_thirty_days() -> None:
+    low = topology()
+    low.present(HIGH, "b", b"s", 0.0)
+    now, tries = 0.0, 0
+    while now < 30 * 86400:
+        now = low.deadline
+        assert low.tick(now)
+        tries += 1
+    assert tries > 30 * 86400 / (ATTEMPT + 1.25 * LONGEST_PAUSE)
+
+
 def test_a_dead_link_is_dialled_at_once_and_a_relay_is_left_when_possible() -> None:
     low = topology()
     low.present(HIGH, "b", b"s", 0.0)
