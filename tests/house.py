@@ -121,6 +121,8 @@ def upward(
     allowed = layers[own] if own is not None else ()
     for name in sorted(imported):
         there = layer_of(name, layers)
+        if name in allowed:
+            continue
         if there is not None and there != own and there not in allowed:
             yield f"{module} imports {name}"
 

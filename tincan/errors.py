@@ -8,6 +8,8 @@ TincanError
 │   └── RecordRefused
 ├── PathTooSmall         the device or the route takes no packet of this size; link.outgoing learns
 ├── LinkError            one link failed; fatal to that link only
+├── CryptoError          a key that cannot be one
+├── DecodeError          bytes that are no valid message of the wanted type
 └── ApiError             a request on the unix socket was wrong; answered, never fatal
 """
 
@@ -57,3 +59,11 @@ class ApiError(TincanError):
     def __init__(self, code: int, message: str) -> None:
         super().__init__(message)
         self.code = code
+
+
+class CryptoError(TincanError, ValueError):
+    """A key that cannot be one: wrong length, or a public key of low order."""
+
+
+class DecodeError(TincanError, ValueError):
+    """Bytes that are not a valid message of the wanted type. The text names the path."""

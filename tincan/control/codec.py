@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType, field
 
+from tincan.errors import DecodeError as DecodeError
+
 __all__ = [
     "UNSET",
     "DecodeError",
@@ -25,10 +27,6 @@ __all__ = [
 ]
 
 T = TypeVar("T")
-
-
-class DecodeError(ValueError):
-    """The bytes are not a valid message of the wanted type. The text names the path."""
 
 
 def encode(message: object) -> bytes:

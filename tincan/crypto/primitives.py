@@ -16,6 +16,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM as Aead
 
+from tincan.errors import CryptoError as CryptoError
+
 __all__ = [
     "KEY_SIZE",
     "NONCE_SIZE",
@@ -43,10 +45,6 @@ SIGNATURE_SIZE: Final = 64
 
 random_bytes = os.urandom
 same = hmac.compare_digest
-
-
-class CryptoError(ValueError):
-    """A key that cannot be one: wrong length, or a public key of low order."""
 
 
 class PrivateKey:
