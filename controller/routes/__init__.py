@@ -1,4 +1,4 @@
-"""MetalBond: a route reflector and a client, version 1 of the protocol, as program v0.5.0 speaks it.
+"""MetalBond, version 1 of the protocol: a route reflector and a client, as the Go program 0.5.0.
 
 values        VNI, destinations, next hops: what a program of one's own handles
 wire          the frame: its header, and frames from any split of bytes
@@ -15,10 +15,12 @@ connection    a peer's socket
 metalbond     the class for programs: start_server, add_peer, subscribe, announce_route, ...
 clients       who takes received routes: the Client protocol, and one that takes none
 kernel        the client that installs routes in the kernel
-pages         routes as HTML, JSON, YAML, and figures for Prometheus
+endpoint      "[::1]:4711", to listen at or to connect to
+pages         routes as HTML, JSON, YAML
+metrics       figures for Prometheus
 http          the server of these pages
 options       the values of the command line
 cli           ``controller metalbond server|client``
 
-values to speaker, and pacing, pages and options, are pure: the time is an argument.
+values to speaker, and pacing, pages, metrics and options, are pure: the time is an argument.
 """

@@ -2,7 +2,8 @@
 
     async with MetalBond(Config(), client) as bond:
         bond.subscribe(Vni(23))
-        bond.announce_route(Vni(23), Destination.parse("10.0.1.0/24"), NextHop.parse("2001:db8::a1"))
+        here = NextHop.parse("2001:db8::a1")
+        bond.announce_route(Vni(23), Destination.parse("10.0.1.0/24"), here)
         bond.add_peer("[2001:db8::1]:4711")
         ...
 
@@ -10,7 +11,6 @@ See docs/metalbond.md. Everything is called from the event loop in which it was 
 """
 
 import asyncio
-import errno
 import logging
 import random
 import socket
@@ -19,7 +19,7 @@ from functools import partial
 from types import TracebackType
 from typing import Final
 
-from controller.errors import ControllerError, RouteError, SystemRefusal, one_line
+from controller.errors import ControllerError, RouteError, one_line
 from controller.routes.clients import Client, DummyClient
 from controller.routes.connection import Connection, prepare
 from controller.routes.endpoint import Endpoint
@@ -51,7 +51,9 @@ class MetalBond:
     def __init__(self, config: Config | None = None, client: Client | None = None) -> None:
         self._client = client or DummyClient()
         installs = not isinstance(self._client, DummyClient)
-        self.speaker = Speaker(config or Config(), random.random, installs)
+        config = config or Config()
+        self.speaker = Speaker(config, random.random, installs)
+        self._compatible = config.profile.name
         self._connections: dict[Peer, Connection] = {}
         self._timers: dict[Peer, asyncio.TimerHandle] = {}
         self._to_flush: dict[Peer, None] = {}
@@ -95,8 +97,8 @@ class MetalBond:
 
     async def start_http_server(self, listen: str) -> str:
         """Show the routes and the state of this node by HTTP at an address, and return where."""
-        server = HttpServer(self.speaker)
-        where = await server.start(Endpoint.parse(listen), self._tasks)
+        server = HttpServer(self.speaker, self._compatible)
+        where = await server.start(Endpoint.parse(listen))
         self._http.append(server)
         log.info("showing routes at http://%s/", where)
         return where

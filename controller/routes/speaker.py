@@ -99,7 +99,7 @@ class Speaker:
         self.dropped: Counter[str] = Counter()
         self.closed: Counter[str] = Counter()
         self.updates_in = 0
-        self.updates_out = 0
+        self.frames_out = 0
         self._config = config
         self._jitter = jitter
         self._installed = Installed() if installs else None
@@ -151,7 +151,7 @@ class Speaker:
             raise RouteError(f"there is no peer {name}")
         self._depart(peer)
         peer.machine.removed()
-        del self.peers[name]
+        self._forget(peer)
         self._actions.append(Close(peer, "removed"))
         return self._take()
 
@@ -360,8 +360,12 @@ class Speaker:
         self._depart(peer)
         peer.machine.lost(now, self._jitter())
         if peer.state is State.CLOSED:
-            del self.peers[peer.name]
+            self._forget(peer)
         self._actions.append(Close(peer, reason))
+
+    def _forget(self, peer: Peer) -> None:
+        del self.peers[peer.name]
+        self.frames_out += peer.frames_out
 
     def _depart(self, peer: Peer) -> None:
         """Forget what the peer listens to, and begin to withdraw what it announces."""
