@@ -41,7 +41,8 @@ class Connection:
     """One connected socket, which it closes.
 
     ``take`` is called with what the peer sent, ``lose`` with the reason once it is gone by
-    itself; ``pull`` returns up to so many bytes of whole frames to send. Call `flush` whenever
+    itself; ``pull`` returns up to so many bytes of whole frames to send, and for 0 those that do
+    not keep to a pace. Call `flush` whenever
     there is something to pull.
     """
 
@@ -78,12 +79,15 @@ class Connection:
 
     def flush(self) -> None:
         """Send what there is, as far as the peer's pace allows, and the rest later."""
-        while not (self._closed or self._writing or self._later):
-            now = self._loop.time()
-            room = self._pacer.room(now, self._unacknowledged(), self._window())
-            if room <= 0:
-                self._later = self._loop.call_later(max(self._pacer.wait_s, 0.001), self._resume)
-                return
+        while not (self._closed or self._writing):
+            room = self._pacer.blind
+            if self._later is not None:
+                room = 0
+            elif not room:
+                now = self._loop.time()
+                room = self._pacer.room(now, self._unacknowledged(), self._window())
+            if not room and self._later is None:
+                self._later = self._loop.call_later(self._pacer.wait_s, self._resume)
             data = self._pull(min(room, self._segment))
             if not data:
                 return
@@ -123,6 +127,7 @@ class Connection:
             self._gone(error)
             return
         if data:
+            self._pacer.heard()
             self._take(data)
         elif not self._closed:
             self._lose("closed_by_peer")

@@ -53,6 +53,7 @@ _IPV4: Final = 0
 _IPV6: Final = 1
 _IP_VERSIONS: Final = {4: _IPV4, 16: _IPV6}
 """The number of an IP version on the wire, by the length of an address in bytes."""
+_MARKS: Final = {4: _IPV4, 6: _IPV6}
 
 
 def _declared() -> dict[str, Any]:
@@ -143,13 +144,12 @@ def unsubscribe(vni: Vni) -> bytes:
 
 def update(message: Update) -> bytes:
     """Return the frame of an UPDATE. Its destination and next hop are checked already."""
-    action, vni, (address, length), hop = message
+    action, vni, (address, length, marked), hop = message
+    version = _MARKS[marked] if marked else _IP_VERSIONS[len(address)]
     said = _Update(
         action=action,
         vni=vni,
-        destination=_Destination(
-            ipVersion=_IP_VERSIONS[len(address)], prefix=address, prefixLength=length
-        ),
+        destination=_Destination(ipVersion=version, prefix=address, prefixLength=length),
         nextHop=_NextHop(
             targetAddress=hop.address,
             targetVNI=hop.target_vni,
@@ -202,8 +202,9 @@ def read_update(payload: bytes) -> Update:
     length = destination.prefixLength
     if length > bits:
         raise RouteRefused("prefix_length")
+    marked = 0
     if destination.ipVersion != _IP_VERSIONS[len(address)]:
-        raise RouteRefused("ip_version")
+        marked = 6 if destination.ipVersion else 4
     kind = hop.type
     if kind < 0:
         raise RouteRefused("next_hop_type")
@@ -218,7 +219,7 @@ def read_update(payload: bytes) -> Update:
     return Update(
         Action.REMOVE if action else Action.ADD,
         Vni(said.vni),
-        Destination(address, length),
+        Destination(address, length, marked),
         NextHop(target, hop.targetVNI, kind, first, last),
     )
 

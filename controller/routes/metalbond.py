@@ -254,7 +254,11 @@ class MetalBond:
         )
 
     def _received(self, peer: Peer, data: bytes) -> None:
-        self._do(self.speaker.received(peer, data, self._loop.time()))
+        actions = self.speaker.received(peer, data, self._loop.time())
+        if len(actions) == 1 and isinstance(actions[0], Send) and actions[0].peer is peer:
+            self._connections[peer].flush()  # a KEEPALIVE: it is answered without a detour
+        else:
+            self._do(actions)
         self._arm(peer)
 
     def _lost(self, peer: Peer, reason: str) -> None:

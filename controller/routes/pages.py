@@ -162,5 +162,5 @@ def _type(hop: NextHop) -> str:
 
 
 def _place(route: Shown) -> tuple[Any, ...]:
-    address, length = route.destination
+    address, length = route.destination[:2]
     return route.vni, len(address), address, length, len(route.hop.address), route.hop

@@ -14,6 +14,9 @@ from controller.routes.wire import Frames
 MAX_CONTROL_FRAMES: Final = 1024
 """So many HELLOs, KEEPALIVEs and subscriptions may wait for a peer that does not read."""
 
+URGENT_BYTES: Final = 512
+"""What is sent at once of frames that keep to no pace."""
+
 
 class Peer:
     """One peer, incoming for one connection, outgoing until it is removed.
@@ -93,22 +96,26 @@ class Peer:
     def pull(self, reflector: Reflector, room: int) -> bytes:
         """Return the next whole frames, of ``room`` bytes at most unless the first is longer.
 
-        They are gone from here: send them. Nothing means that there is nothing to send.
+        They are gone from here: send them. Nothing means that there is nothing to send. For no
+        room there are HELLOs, KEEPALIVEs and subscriptions, but no routes.
         """
         taken: list[bytes] = []
         size = 0
-        for frame in self._pending(reflector):
+        for frame in self._pending(reflector) if room else self._urgent():
             size += len(frame)
-            if size > room and taken:
+            if size > (room or URGENT_BYTES) and taken:
                 self.control.appendleft(frame)
                 break
             taken.append(frame)
         self.frames_out += len(taken)
         return b"".join(taken)
 
-    def _pending(self, reflector: Reflector) -> Iterator[bytes]:
+    def _urgent(self) -> Iterator[bytes]:
         while self.control:
             yield self.control.popleft()
+
+    def _pending(self, reflector: Reflector) -> Iterator[bytes]:
+        yield from self._urgent()
         while self.ready:
             cursor = next(iter(self.ready))
             yield from reflector.changes(cursor)

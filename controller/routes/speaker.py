@@ -282,6 +282,7 @@ class Speaker:
             cursor = self.reflector.greet(peer.source)
             self._listening[peer.source] = peer
             peer.follow(cursor)
+            self._actions.append(Send(peer))
             if peer.outgoing:
                 frames = frames + [messages.subscribe(vni) for vni in self.subscriptions]
         self._send(peer, frames, now)

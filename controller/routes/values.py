@@ -44,10 +44,15 @@ class NextHopType(IntEnum):
 
 
 class Destination(NamedTuple):
-    """A prefix: an address of 4 or 16 bytes, and the number of its leading bits that count."""
+    """A prefix: an address of 4 or 16 bytes, and the number of its leading bits that count.
+
+    ``marked`` is the IP version that its announcer wrote beside it, if it is another than the
+    address' own, which the Go program lets pass; 0 otherwise.
+    """
 
     address: bytes
     length: int
+    marked: int = 0
 
     @classmethod
     def parse(cls, text: str) -> "Destination":
@@ -64,8 +69,8 @@ class Destination(NamedTuple):
 
     @property
     def version(self) -> IpVersion:
-        """The IP version of the prefix."""
-        return IpVersion.IPV4 if len(self.address) == 4 else IpVersion.IPV6
+        """The IP version of the prefix, as its announcer wrote it."""
+        return IpVersion(self.marked or (4 if len(self.address) == 4 else 6))
 
     @property
     def prefix(self) -> Prefix:
@@ -137,7 +142,7 @@ def check_vni(vni: int) -> Vni:
 def check_destination(destination: Destination) -> Destination:
     """Return the destination if it is a prefix. Raises RouteError."""
     bits = ADDRESS_BITS.get(len(destination.address))
-    if bits is None or not 0 <= destination.length <= bits:
+    if bits is None or not 0 <= destination.length <= bits or destination.marked not in (0, 4, 6):
         raise RouteError(
             f"{destination.address.hex()}/{destination.length} is not a prefix: 4 or 16 bytes,"
             " and at most as many bits"
