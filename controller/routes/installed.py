@@ -34,23 +34,30 @@ class Installed:
     """
 
     def __init__(self) -> None:
-        self._hops: dict[tuple[Vni, Destination], dict[NextHop, None]] = {}
+        self._hops: dict[tuple[Vni, Destination], NextHop | list[NextHop]] = {}
         self._own: Counter[tuple[Vni, Destination]] = Counter()
 
     def add(self, vni: Vni, destination: Destination, hop: NextHop) -> list[Install]:
         """Take in a route that was not received before."""
-        self._hops.setdefault((vni, destination), {})[hop] = None
-        if (vni, destination) in self._own:
+        key = vni, destination
+        hops = self._hops.setdefault(key, hop)
+        if isinstance(hops, list):
+            hops.append(hop)
+        elif hops is not hop:
+            self._hops[key] = [hops, hop]
+        if key in self._own:
             return []
         return [Install(vni, destination, hop)]
 
     def remove(self, vni: Vni, destination: Destination, hop: NextHop) -> list[Uninstall]:
         """Take out a route that was taken in."""
-        hops = self._hops[vni, destination]
-        del hops[hop]
-        if not hops:
-            del self._hops[vni, destination]
-        if (vni, destination) in self._own:
+        key = vni, destination
+        hops = self._hops[key]
+        if isinstance(hops, list) and len(hops) > 1:
+            hops.remove(hop)
+        else:
+            del self._hops[key]
+        if key in self._own:
             return []
         return [Uninstall(vni, destination, hop)]
 
@@ -59,8 +66,7 @@ class Installed:
         self._own[vni, destination] += 1
         if self._own[vni, destination] > 1:
             return []
-        hops = self._hops.get((vni, destination), ())
-        return [Uninstall(vni, destination, hop) for hop in hops]
+        return [Uninstall(vni, destination, hop) for hop in self._received(vni, destination)]
 
     def withdrawn(self, vni: Vni, destination: Destination) -> list[Install]:
         """Note that this node announces one next hop of the destination less."""
@@ -68,9 +74,13 @@ class Installed:
         if self._own[vni, destination]:
             return []
         del self._own[vni, destination]
-        hops = self._hops.get((vni, destination), ())
-        return [Install(vni, destination, hop) for hop in hops]
+        return [Install(vni, destination, hop) for hop in self._received(vni, destination)]
 
     def withheld(self, vni: Vni, destination: Destination) -> bool:
         """Return whether received routes of the destination are not given to the user."""
         return (vni, destination) in self._own
+
+    def _received(self, vni: Vni, destination: Destination) -> list[NextHop]:
+        """Return the next hops of a destination. Most have one, which is kept without a list."""
+        hops = self._hops.get((vni, destination), [])
+        return hops if isinstance(hops, list) else [hops]

@@ -337,11 +337,13 @@ class Speaker:
                 raise BrokenProtocol("too_many_routes")
             route = received.new(vni, destination, hop)
             if self._installed is not None:
-                self._actions += self._installed.add(vni, destination, hop)
+                self._actions += self._installed.add(vni, destination, route.hop)
         elif source in route.sources:
             self.dropped["added_twice"] += 1
             return
-        self._wake(self.reflector.add(route, source))
+        woken = self.reflector.add(route, source)
+        if woken:
+            self._wake(woken)
 
     # --- inside
 

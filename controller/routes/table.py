@@ -17,6 +17,8 @@ from controller.routes.values import Destination, NextHop, Vni
 Source = int
 OWN: Final[Source] = 0
 """The source of what this node announces. Peers' lives are numbered from 1."""
+MAX_SHARED_HOPS: Final = 4096
+"""Next hops of which routes share one copy; with more they are forgotten and begun anew."""
 _COMPACTED_FROM: Final = 256
 """A VNI's list with fewer dead routes than this is not worth making anew."""
 
@@ -99,6 +101,8 @@ class RouteTable:
         self.vnis: dict[Vni, Routes] = {}
         self._of: dict[Source, dict[Vni, dict[Route, None]]] = {}
         self._held: Counter[Source] = Counter()
+        self._alone: dict[Source, tuple[Source]] = {}
+        self._hops: dict[NextHop, NextHop] = {}
         self.serial = 0
         self.routes = 0
 
@@ -123,14 +127,19 @@ class RouteTable:
     def new(self, vni: Vni, destination: Destination, hop: NextHop) -> Route:
         """Return a route that was not there. It has no source yet: ``hold`` it."""
         self.serial += 1
-        route = Route(vni, destination, hop, self.serial)
+        if len(self._hops) > MAX_SHARED_HOPS:
+            self._hops.clear()
+        route = Route(vni, destination, self._hops.setdefault(hop, hop), self.serial)
         self.vnis.setdefault(vni, Routes()).insert(route)
         self.routes += 1
         return route
 
     def hold(self, route: Route, source: Source) -> None:
         """Note that the source announces the route. It did not before."""
-        route.sources += (source,)
+        if route.sources:
+            route.sources += (source,)
+        else:  # most routes have one source: they share its tuple
+            route.sources = self._alone.setdefault(source, (source,))
         self._of.setdefault(source, {}).setdefault(route.vni, {})[route] = None
         self._held[source] += 1
 
@@ -144,6 +153,7 @@ class RouteTable:
             del held[route.vni]
         if not held:
             del self._of[source], self._held[source]
+            self._alone.pop(source, None)
         if route.sources:
             return
         routes = self.vnis[route.vni]
