@@ -55,6 +55,20 @@ PURE = {  # events and the time in, actions out
         "signal.rendezvous.quota",
         "signal.rendezvous.registry",
         "signal.sealing",
+        "routes.values",
+        "routes.wire",
+        "routes.messages",
+        "routes.table",
+        "routes.channel",
+        "routes.reflector",
+        "routes.machine",
+        "routes.peer",
+        "routes.installed",
+        "routes.speaker",
+        "routes.pacing",
+        "routes.options",
+        "routes.pages",
+        "routes.metrics",
     ),
     "tincan": (
         "link.backlog",
@@ -93,7 +107,10 @@ OF_TINCAN = {
     "tincan.control.codec",
     "tincan.crypto.primitives",
 }  # what the controller may import
-DISTRIBUTIONS = {"yaml": "pyyaml"}  # import name -> distribution, where they differ
+DISTRIBUTIONS = {
+    "yaml": "pyyaml",
+    "google": "protobuf",
+}  # import name -> distribution, where they differ
 
 CATCH_ALL = {  # the outermost frame of a process or of a task, and why
     "controller.cli:main": "one line for the user instead of a traceback",

@@ -40,10 +40,9 @@ def prepare(sock: socket.socket) -> None:
 class Connection:
     """One connected socket, which it closes.
 
-    ``take`` is called with what the peer sent, ``lose`` with the reason once it is gone by
-    itself; ``pull`` returns up to so many bytes of whole frames to send, and for 0 those that do
-    not keep to a pace. Call `flush` whenever
-    there is something to pull.
+    ``take`` is called with what the peer sent, and ``lose`` once with the reason when it is gone
+    by itself, and closed; ``pull`` returns up to so many bytes of whole frames to send, and for 0
+    those that keep to no pace. Call `flush` whenever there is something to pull.
     """
 
     def __init__(
@@ -129,11 +128,16 @@ class Connection:
         if data:
             self._pacer.heard()
             self._take(data)
-        elif not self._closed:
-            self._lose("closed_by_peer")
+        else:
+            self._end("closed_by_peer")
 
     def _gone(self, error: OSError) -> None:
-        self._lose("timed_out" if error.errno == errno.ETIMEDOUT else "connection_reset")
+        self._end("timed_out" if error.errno == errno.ETIMEDOUT else "connection_reset")
+
+    def _end(self, reason: str) -> None:
+        if not self._closed:
+            self.close()
+            self._lose(reason)
 
     # --- what the kernel knows
 

@@ -6,8 +6,8 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,8 +17,8 @@ from controller.routes.metalbond import MetalBond
 from controller.routes.speaker import Config
 from controller.routes.values import Destination, NextHop, NextHopType, Vni
 from lab.gobuild import GoMissing, metalbond
+from tests.controller.routes.waiting import PATIENCE_S, until
 
-PATIENCE_S = 40.0
 VNI = Vni(23)
 NET = [Destination.parse(f"10.0.{n}.0/24") for n in range(10)]
 OUR_HOP = NextHop.parse("2001:db8::a1")
@@ -71,8 +71,8 @@ class Go:
         return found
 
 
-@asynccontextmanager
-async def running(go: Path, folder: Path, *arguments: str) -> AsyncIterator[Go]:
+@contextmanager
+def running(go: Path, folder: Path, *arguments: str) -> Iterator[Go]:
     """Run the Go program until the block ends."""
     log = folder / f"go{len(list(folder.iterdir()))}.log"
     with log.open("wb") as out:
@@ -82,13 +82,6 @@ async def running(go: Path, folder: Path, *arguments: str) -> AsyncIterator[Go]:
     finally:
         process.kill()
         process.wait()
-
-
-async def until(there: Callable[[], bool]) -> None:
-    """Wait until it is so."""
-    async with asyncio.timeout(PATIENCE_S):
-        while not there():
-            await asyncio.sleep(0.02)
 
 
 async def free_port() -> str:
@@ -106,7 +99,7 @@ def client(address: str, *more: str) -> list[str]:
 async def test_go_clients_at_our_server(go: Path, tmp_path: Path) -> None:
     async with MetalBond(FAST) as bond, AsyncExitStack() as stack:
         address = await bond.start_server("[::1]:0")
-        one = await stack.enter_async_context(
+        one = stack.enter_context(
             running(
                 go,
                 tmp_path,
@@ -115,7 +108,7 @@ async def test_go_clients_at_our_server(go: Path, tmp_path: Path) -> None:
         )
         nat = "23#10.0.2.7/32#2001:db8::a2#NAT#1024#2047"
         lb = "23#10.0.3.1/32#2001:db8::a2#LB"
-        two = await stack.enter_async_context(
+        two = stack.enter_context(
             running(
                 go,
                 tmp_path,
@@ -138,7 +131,7 @@ async def test_our_clients_at_a_go_server(go: Path, tmp_path: Path) -> None:
     address = await free_port()
     have = Collected()
     async with AsyncExitStack() as stack:
-        server = await stack.enter_async_context(
+        server = stack.enter_context(
             running(go, tmp_path, "server", "--listen", address, "--keepalive", "2")
         )
         bond = await stack.enter_async_context(MetalBond(FAST, have))
@@ -148,10 +141,9 @@ async def test_our_clients_at_a_go_server(go: Path, tmp_path: Path) -> None:
         bond.announce_route(VNI, NET[1], OUR_HOP)
         for each in (NextHop.parse("2001:db8::a2", NextHopType.LOADBALANCER_TARGET), nat):
             other.announce_route(VNI, NET[2], each)
-        bond.add_peer(address), other.add_peer(address)
-        theirs = await stack.enter_async_context(
-            running(go, tmp_path, *client(address, "--subscribe", "23"))
-        )
+        bond.add_peer(address)
+        other.add_peer(address)
+        theirs = stack.enter_context(running(go, tmp_path, *client(address, "--subscribe", "23")))
         lb = NextHop.parse("2001:db8::a2", NextHopType.LOADBALANCER_TARGET)
         await until(lambda: have.routes == {(VNI, NET[2], nat), (VNI, NET[2], lb)})
         await until(lambda: ("10.0.1.0/24", "2001:db8::a1") in theirs.received())
@@ -166,7 +158,7 @@ async def test_our_clients_at_a_go_server(go: Path, tmp_path: Path) -> None:
         await until(lambda: have.routes == {(VNI, NET[2], lb)})
         server.process.kill()
         await until(lambda: have.routes == set())
-        await stack.enter_async_context(
+        stack.enter_context(
             running(go, tmp_path, "server", "--listen", address, "--keepalive", "2")
         )
         await until(lambda: have.routes == {(VNI, NET[2], lb)})
@@ -177,9 +169,7 @@ async def test_one_of_two_servers_dies(go: Path, tmp_path: Path) -> None:
     address = await free_port()
     have = Collected()
     async with AsyncExitStack() as stack:
-        theirs = await stack.enter_async_context(
-            running(go, tmp_path, "server", "--listen", address)
-        )
+        theirs = stack.enter_context(running(go, tmp_path, "server", "--listen", address))
         ours = await stack.enter_async_context(MetalBond(FAST))
         here = await ours.start_server("[::1]:0")
         announcer = await stack.enter_async_context(MetalBond(FAST))
@@ -215,13 +205,14 @@ async def test_both_kinds_at_our_program_and_the_pages(go: Path, tmp_path: Path)
 
     async with AsyncExitStack() as stack:
         server = start()
-        stack.callback(lambda: (server.kill(), server.wait()))
+        stack.callback(lambda: server.wait())
+        stack.callback(lambda: server.kill())
         bond = await stack.enter_async_context(MetalBond(FAST, have))
         bond.subscribe(VNI)
         bond.announce_route(VNI, NET[1], OUR_HOP)
         bond.add_peer(address)
         await until(lambda: bond.peer_state(address) is State.ESTABLISHED)
-        theirs = await stack.enter_async_context(
+        theirs = stack.enter_context(
             running(
                 go,
                 tmp_path,
@@ -253,7 +244,7 @@ async def test_a_large_replay_never_resets_the_real_program(go: Path, tmp_path: 
         for number in range(count):
             network = Destination((0x0A000000 + number).to_bytes(4, "big"), 32)
             bond.announce_route(VNI, network, OUR_HOP)
-        theirs = await stack.enter_async_context(
+        theirs = stack.enter_context(
             running(go, tmp_path, "client", "--server", address, "--keepalive", "5")
         )
         await until(lambda: "Received Route" in theirs.text())

@@ -2,7 +2,7 @@
 
 import asyncio
 import ipaddress
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import pytest
@@ -11,6 +11,7 @@ from controller.errors import SystemRefusal
 from controller.routes import kernel
 from controller.routes.kernel import PROTO, NetlinkClient, NetlinkClientConfig
 from controller.routes.values import Destination, Network, NextHop, NextHopType, Vni
+from tests.controller.routes.waiting import until
 
 VNI, OTHER = Vni(23), Vni(42)
 NET = Destination.parse("10.0.1.0/24")
@@ -70,12 +71,6 @@ class Twin:
         """Return those of the table and the protocol."""
         found = [n for t, n, p in self.routes if (t, p) == (table, proto)]
         return [ipaddress.ip_network(each) for each in found]
-
-
-async def until(there: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
-        while not there():
-            await asyncio.sleep(0.005)
 
 
 async def test_several_next_hops_are_one_route() -> None:

@@ -1,6 +1,7 @@
 """Protobuf messages: the real programs' bytes, and what peers may not send."""
 
 import json
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -132,7 +133,5 @@ def test_unknown_fields_are_skipped_and_ports_of_no_nat_are_none() -> None:
 @given(st.binary(max_size=60))
 def test_any_bytes(data: bytes) -> None:
     for read in (messages.read_update, messages.read_hello, messages.read_subscription):
-        try:
+        with suppress(BrokenProtocol, RouteRefused):
             read(data)
-        except (BrokenProtocol, RouteRefused) as error:
-            assert error.reason

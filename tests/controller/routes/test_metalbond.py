@@ -3,25 +3,24 @@
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from controller.errors import RouteError, SystemRefusal
 from controller.routes import machine
-from controller.routes.clients import DummyClient
 from controller.routes.machine import State
 from controller.routes.messages import KEEPALIVE, Action, Hello, Update, hello, subscribe, update
 from controller.routes.metalbond import MetalBond
 from controller.routes.speaker import Config
 from controller.routes.values import Destination, NextHop, Vni
+from tests.controller.routes.waiting import PATIENCE_S, until
 
 VNI = Vni(23)
 A1 = NextHop.parse("2001:db8::a1")
 NET = Destination.parse("10.0.1.0/24")
 FAST = Config(keepalive_interval=1, retry_interval=0.1)
-PATIENCE_S = 30.0
 DOCS = Path(__file__).parents[3] / "docs" / "metalbond.md"
 
 
@@ -51,12 +50,6 @@ async def server() -> AsyncIterator[tuple[MetalBond, str]]:
         yield bond, await bond.start_server("[::1]:0")
 
 
-async def until(there: Callable[[], bool]) -> None:
-    async with asyncio.timeout(PATIENCE_S):
-        while not there():
-            await asyncio.sleep(0.01)
-
-
 async def stranger(address: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     return await asyncio.open_connection("::1", int(address.rpartition(":")[2]))
 
@@ -81,7 +74,8 @@ async def test_every_operation(server: tuple[MetalBond, str]) -> None:
     have = Collected()
     async with MetalBond(FAST) as one, MetalBond(FAST, have) as two:
         assert one.peer_state(address) is State.CLOSED
-        one.add_peer(address), two.add_peer(address)
+        one.add_peer(address)
+        two.add_peer(address)
         with pytest.raises(RouteError):
             one.add_peer(address)
         two.subscribe(VNI)
@@ -111,7 +105,8 @@ async def test_it_comes_back_to_a_server_that_comes_back() -> None:
         other.announce_route(VNI, NET, A1)
         async with MetalBond() as first:
             address = await first.start_server("[::1]:0")
-            bond.add_peer(address), other.add_peer(address)
+            bond.add_peer(address)
+            other.add_peer(address)
             await until(lambda: bool(have.routes))
         await until(lambda: not have.routes)
         await until(lambda: bond.peer_state(address) is State.RETRY)
@@ -142,9 +137,6 @@ async def test_addresses_that_are_none(server: tuple[MetalBond, str]) -> None:
 
 
 async def test_what_a_client_raises_ends_the_node(server: tuple[MetalBond, str]) -> None:
-    class Faulty(DummyClient):
-        """Not a client that wants nothing."""
-
     class Refusing(Collected):
         def add_route(self, vni: Vni, destination: Destination, hop: NextHop) -> None:
             if destination == NET:
@@ -155,7 +147,7 @@ async def test_what_a_client_raises_ends_the_node(server: tuple[MetalBond, str])
     async with MetalBond() as other:
         other.announce_route(VNI, NET, A1)
         other.add_peer(address)
-        with pytest.raises(ExceptionGroup) as raised:
+        with pytest.raises(ExceptionGroup) as raised:  # noqa: PT012 (it is raised by the exit)
             async with MetalBond(FAST, Refusing()) as bond:
                 bond.subscribe(VNI)
                 bond.add_peer(address)
@@ -217,7 +209,7 @@ class TestBadPeers:
     async def test_one_byte_a_moment(self, server: tuple[MetalBond, str]) -> None:
         bond, address = server
         async with good(address):
-            reader, writer = await stranger(address)
+            _reader, writer = await stranger(address)
             said = hello(Hello(5)) + KEEPALIVE + update(Update(Action.ADD, VNI, net(1), A1))
             for at in range(len(said)):
                 writer.write(said[at : at + 1])

@@ -32,8 +32,8 @@ def test_a_few_messages_need_no_look() -> None:
 def run(reads: list[tuple[float, bool]], step: int, seconds: float) -> tuple[int, int]:
     """Return what a peer has read after a time, and the most that has waited there.
 
-    It runs and stops as ``reads`` says. Its window is what is free of 64 KiB, in steps; it tells of it only
-    with an acknowledgement, and with a message every second while it runs.
+    It runs and stops as ``reads`` says. Its window is what is free of 64 KiB, in steps; it tells
+    of it only with an acknowledgement, and with a message every second while it runs.
     """
     pacer = Pacer()
     now, waiting, read, most = 0.0, 0, 0, 0

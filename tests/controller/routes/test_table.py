@@ -35,8 +35,7 @@ def test_in_order_of_serials_whatever_went(history: list[tuple[bool, int]], afte
     table = RouteTable()
     for number in range(600):
         table.hold(table.new(VNI, net(number), HOP), 1)
-    for number in range(0, 500):
-        history.append((False, number))
+    history += [(False, number) for number in range(500)]
     for there, number in history:
         route = table.find(VNI, net(number), HOP)
         if there and route is None:

@@ -1,5 +1,6 @@
 """Frames from any split of bytes, and what is no frame."""
 
+import itertools
 import json
 from pathlib import Path
 
@@ -19,7 +20,7 @@ PAYLOADS = st.lists(
 def pieces(data: bytes, cuts: list[int]) -> list[bytes]:
     """Return the data cut at these places."""
     places = sorted({cut % (len(data) + 1) for cut in cuts} | {0, len(data)})
-    return [data[a:b] for a, b in zip(places, places[1:], strict=False)]
+    return [data[a:b] for a, b in itertools.pairwise(places)]
 
 
 @given(PAYLOADS, st.lists(st.integers(0, 10_000)))

@@ -124,10 +124,11 @@ class World:
             elif isinstance(action, Close):
                 self._closed(node, action.peer)
             elif isinstance(action, Install):
-                assert tuple(action) not in self.routes[name], "given twice"
-                self.routes[name].add(tuple(action))
+                route = action.vni, action.destination, action.hop
+                assert route not in self.routes[name], "given twice"
+                self.routes[name].add(route)
             elif isinstance(action, Uninstall):
-                self.routes[name].remove(tuple(action))
+                self.routes[name].remove((action.vni, action.destination, action.hop))
 
     def kill(self, name: str) -> None:
         """End a node without a word: its connections are found broken."""
