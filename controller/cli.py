@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
-    options = _parser().parse_args(arguments)
+    options = _options(sys.argv[1:] if arguments is None else arguments)
     try:
         status: int = options.run(options)
         sys.stdout.flush()
@@ -74,6 +74,13 @@ def _leaves(error: BaseException) -> list[BaseException]:
     return [error]
 
 
+def _options(arguments: Sequence[str]) -> argparse.Namespace:
+    """Return what is to be run, in ``run``. MetalBond has a command line of its own."""
+    if arguments and arguments[0] == "metalbond":
+        return argparse.Namespace(run=_metalbond, arguments=arguments[1:])
+    return _parser().parse_args(arguments)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="controller",
@@ -99,6 +106,7 @@ def _parser() -> argparse.ArgumentParser:
     status = command("status", _status, "Show who is connected, by which path and why.")
     bindings = command("bindings", _bindings, "Show who has which address, since when.")
     clear = command("clear", _clear, "Forget what is known about an address, and its conflict.")
+    command("metalbond", _metalbond, "Reflect and install MetalBond routes: metalbond --help.")
     for sub in (status, bindings):
         sub.add_argument("--json", action="store_true", help="for programs")
     bindings.add_argument("--watch", action="store_true", help="show it again every second")
@@ -123,6 +131,12 @@ def _config(options: argparse.Namespace) -> Any:
     if options.config is None:
         raise ConfigError("controller: --config", "is missing", "write: controller --config FILE")
     return load(options.config)
+
+
+def _metalbond(options: argparse.Namespace) -> int:
+    from controller.routes.cli import run
+
+    return run(options.arguments, log_to_stderr)
 
 
 def _run(options: argparse.Namespace) -> int:

@@ -8,9 +8,12 @@
     ├── NetworkInputError    input from the network; never leaves its reader, raises a counter
     │   ├── MalformedFrame   a captured or relayed ARP or ND frame
     │   ├── RpcError         a message from another controller
-    │   └── SignalError      a message from the rendezvous, or to it
+    │   ├── SignalError      a message from the rendezvous, or to it
+    │   ├── BrokenProtocol   a MetalBond peer broke the protocol; its connection is closed
+    │   └── RouteRefused     a route of a MetalBond peer that makes no sense; it is left out
     ├── ChannelClosed        a websocket ended; its client connects again
     ├── ConnectFailed        no websocket was made; its client tries again
+    ├── RouteError           an operation on MetalBond routes that cannot be done
     └── ControlError         a request on the control socket failed; answered, never fatal
 
 Fatal errors are shown to the user as one line and nothing else, so their text is one line.
@@ -109,6 +112,21 @@ class ConnectFailed(ControllerError):
 
 class SignalError(NetworkInputError):
     """A signalling message that does not parse, or is not from whom it claims to be."""
+
+
+class BrokenProtocol(NetworkInputError):
+    """A MetalBond peer sent what the protocol does not allow: its connection is closed."""
+
+
+class RouteRefused(NetworkInputError):
+    """A well-formed UPDATE of a MetalBond peer whose route makes no sense: it is left out."""
+
+
+class RouteError(ControllerError):
+    """A value or an operation on MetalBond routes that is not possible, and why, in one line."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(one_line(problem))
 
 
 class ControlError(ControllerError):

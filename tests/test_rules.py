@@ -79,7 +79,9 @@ TINCAN: Final[dict[str, tuple[str, ...]]] = {
     "tincan.errors": (),
 }
 CONTROLLER: Final[dict[str, tuple[str, ...]]] = {
+    "controller.routes": ("controller.command", "controller.errors", "controller.host"),
     "controller.cli": (
+        "controller.routes",
         *("controller.command", "controller.config", "controller.errors", "controller.operator"),
         *("controller.start", "controller.version"),
     ),
@@ -135,7 +137,7 @@ CONTROLLER: Final[dict[str, tuple[str, ...]]] = {
 LAYERS: Final = TINCAN | CONTROLLER
 """A layer (a folder, or a module of its own) and what of ours it may import besides itself."""
 
-SERVICES: Final = ("controller.switch", "controller.loops")
+SERVICES: Final = ("controller.switch", "controller.loops", "controller.routes")
 """Rooms beside each other: none knows another."""
 
 PURE: Final = (
@@ -210,6 +212,20 @@ PURE: Final = (
     "tincan.session.table",
     "tincan.switching.storm",
     "tincan.record.layout",
+    "controller.routes.values",
+    "controller.routes.wire",
+    "controller.routes.messages",
+    "controller.routes.table",
+    "controller.routes.channel",
+    "controller.routes.reflector",
+    "controller.routes.machine",
+    "controller.routes.peer",
+    "controller.routes.installed",
+    "controller.routes.speaker",
+    "controller.routes.pacing",
+    "controller.routes.options",
+    "controller.routes.pages",
+    "controller.routes.metrics",
 )
 """Layers and modules that take events and the time, and return actions."""
 IMPURE_IMPORTS: Final = {
@@ -219,7 +235,7 @@ IMPURE_IMPORTS: Final = {
 IMPURE_ALLOWED: Final = {("tincan.crypto.primitives", "os")}
 """os.urandom: keys must not be anybody's argument."""
 
-DISTRIBUTIONS: Final = {"yaml": "pyyaml"}
+DISTRIBUTIONS: Final = {"google": "protobuf", "yaml": "pyyaml"}
 """Distributions by import name, where the two differ."""
 
 CATCH_ALL: Final = {
@@ -252,6 +268,14 @@ UNTIDY: Final = (
     "controller.operator.report",
     "controller.packets.filters",
     "controller.packets.packets",
+    "controller.routes.channel",
+    "controller.routes.clients",
+    "controller.routes.kernel",
+    "controller.routes.machine",
+    "controller.routes.messages",
+    "controller.routes.options",
+    "controller.routes.pages",
+    "controller.routes.speaker",
     "controller.signal.rendezvous.quota",
     "controller.signal.rendezvous.stun",
     "controller.signal.websocket.messages",
@@ -309,6 +333,7 @@ UNTIDY: Final = (
 )
 """Modules that do not keep the dialect yet: what is mended leaves this list."""
 UNTESTED: Final = (
+    "controller.routes.cli",
     "controller.dataplane.runner",
     "controller.loops.guard",
     "controller.switch.gateway_host",

@@ -6,7 +6,9 @@ single interfaces is asked for, never of all, and only when ``netlink_events`` r
 
 import errno
 import ipaddress
-from collections.abc import AsyncIterator, Collection
+import socket
+import struct
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import suppress
 from fnmatch import fnmatchcase
 from types import TracebackType
@@ -41,6 +43,20 @@ _ADDR_GEN_MODE_NONE: Final = 1
 _MULTICAST_ROUTER_PERMANENT: Final = 2
 _NUD_PERMANENT: Final = 0x80
 _MAIN_TABLE: Final = 254
+_ENCAP_IP6: Final = 4
+"""LWTUNNEL_ENCAP_IP6."""
+_IP6_ID: Final = 1
+_IP6_DST: Final = 2
+_IP6_SRC: Final = 3
+_IP6_HOPLIMIT: Final = 4
+"""enum lwtunnel_ip6_t: pyroute2 does not know this encapsulation, and sends its bytes as given."""
+_ONLINK: Final = 4
+"""RTNH_F_ONLINK."""
+_ANY_GATEWAY: Final = "fe80::1"
+_FAMILY: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+Target = ipaddress.IPv6Address
 
 TUNNEL_KINDS: Final = frozenset(
     {"tun", "wireguard", "ipip", "sit", "gre", "gretap", "erspan", "ip6tnl", "ip6gre"}
@@ -326,6 +342,72 @@ class Netlink:
                 raise _refusal(f"putting {new} on {tap}", error) from error
         return not is_port
 
+    # --- routes through a tunnel
+
+    async def replace_route(
+        self, network: Network, table: int, proto: int, device: int, targets: Sequence[Target]
+    ) -> None:
+        """Route ``network`` through the tunnel device to these far ends, whatever it was before.
+
+        Each packet gets an IPv6 header to one of the targets (lwtunnel ``encap ip6``). Several
+        are one multipath route. IPv6 takes several next hops only with gateways, so they have
+        one that the tunnel never looks at, and does not replace a route of the other form.
+        """
+        encaps = [_encapsulation(target) for target in targets]
+        arguments: dict[str, Any]
+        if network.version == 4:
+            hops = [{"oif": device, "attrs": encap} for encap in encaps]
+            arguments = {"multipath": hops}
+        elif len(encaps) == 1:
+            arguments = {"oif": device, "encap_type": _ENCAP_IP6, "encap": encaps[0][1][1]}
+        else:
+            gateway = ["RTA_GATEWAY", _ANY_GATEWAY]
+            hops = [
+                {"oif": device, "flags": _ONLINK, "attrs": [gateway, *encap]} for encap in encaps
+            ]
+            arguments = {"multipath": hops}
+        where = {
+            "table": table,
+            "proto": proto,
+            "dst": str(network),
+            "family": _FAMILY[network.version],
+        }
+        try:
+            await self._ask("route", "replace", **where, **arguments)
+        except NetlinkError as error:
+            raise _refusal(f"routing {network} in table {table}", error) from error
+
+    async def delete_route(self, network: Network, table: int, proto: int) -> None:
+        """Remove the route to ``network`` that is of this protocol, if there is one."""
+        where = {
+            "table": table,
+            "proto": proto,
+            "dst": str(network),
+            "family": _FAMILY[network.version],
+        }
+        try:
+            await self._ask("route", "del", **where)
+        except NetlinkError as error:
+            if error.code not in (errno.ESRCH, errno.ENOENT):
+                raise _refusal(f"removing {network} from table {table}", error) from error
+
+    async def routed_networks(self, table: int, proto: int) -> list[Network]:
+        """Return the networks to which a table has routes of this protocol."""
+        found: list[Network] = []
+        for family in _FAMILY.values():
+            try:
+                messages = await self._ask("route", "dump", family=family, table=table)
+            except NetlinkError as error:
+                if error.code == errno.ENOENT:  # nobody has made that table yet
+                    continue
+                raise _refusal(f"reading table {table}", error) from error
+            for message in messages:
+                if message["proto"] == proto and message.get("table") == table:
+                    default = "0.0.0.0" if family == socket.AF_INET else "::"
+                    address = message.get("dst") or default
+                    found.append(ipaddress.ip_network(f"{address}/{message['dst_len']}"))
+        return found
+
     async def _change_address(self, command: str, link: Link, address: str) -> None:
         ip, _, length = address.partition("/")
         arguments = {"index": link.index, "address": ip, "prefixlen": int(length)}
@@ -418,6 +500,21 @@ class Netlink:
             return tap
         await self.set_mtu(tap.name, wanted)
         return await self._tap(tap.name)
+
+
+def _encapsulation(target: Target) -> list[list[Any]]:
+    """Return the attributes of a next hop that is the far end of an IPv6 tunnel."""
+    values = {
+        _IP6_ID: bytes(8),
+        _IP6_DST: target.packed,
+        _IP6_SRC: bytes(16),
+        _IP6_HOPLIMIT: bytes(1),
+    }
+    encoded = b""
+    for kind, value in values.items():
+        attribute = struct.pack("=HH", 4 + len(value), kind) + value
+        encoded += attribute + bytes(-len(attribute) % 4)
+    return [["RTA_ENCAP_TYPE", _ENCAP_IP6], ["RTA_ENCAP", encoded]]
 
 
 def _refusal(doing: str, error: NetlinkError) -> SystemRefusal:

@@ -5,13 +5,20 @@ from hypothesis import strategies as st
 
 from controller import errors
 
-INPUT = (errors.MalformedFrame, errors.RpcError, errors.SignalError)
+INPUT = (
+    errors.MalformedFrame,
+    errors.RpcError,
+    errors.SignalError,
+    errors.BrokenProtocol,
+    errors.RouteRefused,
+)
 
 
 @given(st.text(), st.text(), st.text())
 def test_fatal_errors_are_one_line(path: str, problem: str, cure: str) -> None:
     assert str(errors.ConfigError(path, problem, cure)).isprintable()
     assert str(errors.SystemRefusal(problem, cure)).isprintable()
+    assert str(errors.RouteError(problem)).isprintable()
 
 
 def test_where_what_and_what_instead() -> None:
