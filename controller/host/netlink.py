@@ -50,6 +50,8 @@ _IP6_DST: Final = 2
 _IP6_SRC: Final = 3
 _IP6_HOPLIMIT: Final = 4
 """enum lwtunnel_ip6_t: pyroute2 does not know this encapsulation, and sends its bytes as given."""
+_SCOPE_NOWHERE: Final = 255
+"""RT_SCOPE_NOWHERE: IPv4 removes a route of whichever scope (fib_table_delete)."""
 _ONLINK: Final = 4
 """RTNH_F_ONLINK."""
 _ANY_GATEWAY: Final = "fe80::1"
@@ -386,7 +388,7 @@ class Netlink:
             "family": _FAMILY[network.version],
         }
         try:
-            await self._ask("route", "del", **where)
+            await self._ask("route", "del", scope=_SCOPE_NOWHERE, **where)
         except NetlinkError as error:
             if error.code not in (errno.ESRCH, errno.ENOENT):
                 raise _refusal(f"removing {network} from table {table}", error) from error
