@@ -79,7 +79,9 @@ TINCAN: Final[dict[str, tuple[str, ...]]] = {
     "tincan.errors": (),
 }
 CONTROLLER: Final[dict[str, tuple[str, ...]]] = {
-    "controller.routes": ("controller.command", "controller.errors", "controller.host"),
+    "controller.routes": (
+        *("controller.command", "controller.errors", "controller.host", "controller.stopping"),
+    ),
     "controller.cli": (
         "controller.routes",
         *("controller.command", "controller.config", "controller.errors", "controller.operator"),

@@ -8,7 +8,6 @@ import argparse
 import asyncio
 import gc
 import logging
-import signal
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
@@ -23,6 +22,7 @@ from controller.routes.machine import DEFAULT_KEEPALIVE_S, State
 from controller.routes.metalbond import MetalBond
 from controller.routes.reflector import PROFILES, V0_5_0
 from controller.routes.speaker import Config
+from controller.stopping import stop_requested
 
 PROGRAM: Final = "controller metalbond"
 CONNECTED_WITHIN_S: Final = 10.0
@@ -139,11 +139,7 @@ class _Node:
         """Show the pages, if wanted, and wait for the end."""
         if self.http is not None:
             await bond.start_http_server(self.http)
-        ended = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, ended.set)
-        await ended.wait()
+        await stop_requested().wait()
 
 
 class _Server(_Node):
