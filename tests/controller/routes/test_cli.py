@@ -8,6 +8,7 @@ import time
 import pytest
 
 from controller.cli import main
+from tests.controller.logs import log_restored
 
 CASES = [
     ("client --announce 23#10.0.0.0/33#::1", "--announce 23#10.0.0.0/33#::1: 10.0.0.0/33 is not"),
@@ -39,7 +40,8 @@ def test_wrong_values(words: str, told: str, capsys: pytest.CaptureFixture[str])
 
 def test_no_tunnel_device_is_a_refusal(capsys: pytest.CaptureFixture[str]) -> None:
     words = ["client", "--install-routes", "23#100", "--tun", "nosuchtun"]
-    assert main(["metalbond", *words]) == 1
+    with log_restored():
+        assert main(["metalbond", *words]) == 1
     assert "there is no tunnel device nosuchtun; ip link add" in capsys.readouterr().err
 
 
