@@ -167,6 +167,8 @@ def tell(story: Story, kind: Kind, seconds: int) -> None:
             each other."""
         )
         story.claim("no answer from 10.0.3.7 yet", c5.ping(c7.ip, 1, "-W", "0.5").received == 0)
+        # The kernel repeats an unanswered question for 3 s: the controllers would hear the last.
+        c5.flush_neighbours()
 
         story.step("A rendezvous, and a controller on each host")
         rendezvous = layout.rendezvous
